@@ -1,0 +1,99 @@
+"""
+What came of one call, as a value: the classes of the delivery table. Pure.
+
+| class | charged to the record | then |
+|---|---|---|
+| Delivered, Accepted | no | settled |
+| Partial | failed ids only | those are retried, the rest is settled |
+| Failed | yes | back off; bisect if on |
+| Busy | no | back off, honour `retry_after_seconds` |
+| Misconfigured | no | pause the trigger, probe slowly |
+| TooLarge | no | split; a single event is a dead letter |
+| Rejected | yes, at once | bisect down to the event; dead letter |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """
+    What the target said. `error` is ours and safe to log; `detail` and `log_tail` are the target's own words,
+    may hold row values, and go to the dead-letter table alone.
+    """
+
+    error: str
+    detail: str = field(default="", repr=False)
+    status: int | None = None
+    request_id: str | None = None
+    log_tail: str | None = field(default=None, repr=False)
+
+
+NO_EVIDENCE = Evidence("")
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The handler succeeded."""
+
+    evidence: Evidence = NO_EVIDENCE
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The service owns it now (Lambda `Event` invocation): settled on acceptance, as the trigger's settings say."""
+
+    evidence: Evidence = NO_EVIDENCE
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """The handler named the records that failed; never empty, and every id is of this invocation."""
+
+    failed_ids: frozenset[str]
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The whole call failed, or its outcome is unknown."""
+
+    evidence: Evidence
+    retry_after_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Throttled or not ready: nothing is wrong with the records."""
+
+    evidence: Evidence
+    retry_after_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Misconfigured:
+    """No record can succeed until somebody changes the target or our right to call it."""
+
+    evidence: Evidence
+    remedy: str
+    disable: bool = False
+    """True where the target asked to be left alone (HTTP 410): no probes until resumed by hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class TooLarge:
+    """The call was over the target's limit."""
+
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The target refuses this content, and would again."""
+
+    evidence: Evidence
+
+
+Outcome = Delivered | Accepted | Partial | Failed | Busy | Misconfigured | TooLarge | Rejected
