@@ -87,6 +87,8 @@ class Event(NamedTuple):
     """insert, update, delete, truncate, read or message."""
     body: bytes
     """The event's JSON up to the trigger's tail. UTF-8."""
+    barrier: bool = False
+    """It waits for everything before it in its trigger, and everything after waits for it (truncate)."""
 
     @property
     def position(self) -> Position:

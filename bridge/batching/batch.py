@@ -1,0 +1,104 @@
+"""One batch, and how it is divided when a call has to be made smaller. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bridge.change import Event
+
+
+class Batch:
+    """
+    Events that travel in one call, in commit order, with the keys that they hold.
+
+    `then` is a batch of the same keys that may only follow once this one is finished with: what a division by position
+    leaves. The keys of the whole chain stay held until its last batch is done.
+    """
+
+    __slots__ = ("attempt", "events", "not_before", "size", "then")
+
+    def __init__(
+        self,
+        events: Sequence[Event],
+        size: int,
+        *,
+        attempt: int = 1,
+        then: Batch | None = None,
+        not_before: float = 0.0,
+    ) -> None:
+        self.events = events
+        self.size = size
+        """Bytes of all events as they count toward the limits."""
+        self.attempt = attempt
+        """Which call with these events this is, from 1."""
+        self.then = then
+        self.not_before = not_before
+        """Monotonic time before which it may not be sent (again)."""
+
+    def __repr__(self) -> str:
+        return f"Batch({len(self.events)} events from {self.events[0].id.decode()}, attempt {self.attempt})"
+
+    def chain(self) -> Iterable[Event]:
+        """The events of this batch and of all that have to follow it."""
+        batch: Batch | None = self
+        while batch is not None:
+            yield from batch.events
+            batch = batch.then
+
+    def keys(self) -> set[bytes]:
+        """The ordering keys that this batch and its followers hold."""
+        keys: set[bytes] = set()
+        for event in self.chain():
+            if event.key is not None:
+                keys.add(event.key)
+            if event.old_key is not None:
+                keys.add(event.old_key)
+        return keys
+
+
+def bisect(batch: Batch) -> list[Batch]:
+    """
+    Divide a batch of two events or more into two.
+
+    Keys are kept whole where that is possible, and then both halves may be in flight together. A batch whose events all
+    hang together by their keys, or that has followers already, is cut by position, the second half to follow the first.
+    """
+    groups = _by_key(batch.events) if batch.then is None else []
+    if len(groups) < 2:
+        middle = len(batch.events) // 2
+        second = part_of(batch, batch.events[middle:], then=batch.then)
+        return [part_of(batch, batch.events[:middle], then=second)]
+    left: list[Event] = []
+    right: list[Event] = []
+    for group in groups:
+        half = left if len(left) < len(batch.events) / 2 and group is not groups[-1] else right
+        half.extend(group)
+    return [part_of(batch, sorted(half, key=_id)) for half in (left, right)]
+
+
+def part_of(batch: Batch, events: Sequence[Event], *, then: Batch | None = None) -> Batch:
+    """Some of a batch's events as a batch; sizes are shared out by the events' own bytes."""
+    overhead = (batch.size - sum(len(event.body) for event in batch.events)) // max(len(batch.events), 1)
+    return Batch(events, sum(len(event.body) + overhead for event in events), attempt=batch.attempt, then=then)
+
+
+def _id(event: Event) -> bytes:
+    return event.id
+
+
+def _by_key(events: Sequence[Event]) -> list[list[Event]]:
+    """Events grouped such that no key stands in two groups, in order of first appearance."""
+    groups: dict[int, list[Event]] = {}
+    group_of: dict[bytes, int] = {}
+    for number, event in enumerate(events):
+        keys = [key for key in (event.key, event.old_key) if key is not None]
+        joined = sorted({group_of[key] for key in keys if key in group_of})
+        home = joined[0] if joined else number
+        members = groups.setdefault(home, [])
+        for other in joined[1:]:
+            # A change of key ties two groups together.
+            members.extend(groups.pop(other))
+            group_of.update((key, home) for key, group in list(group_of.items()) if group == other)
+        members.append(event)
+        group_of.update((key, home) for key in keys)
+    return list(groups.values())

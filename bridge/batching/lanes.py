@@ -1,0 +1,331 @@
+"""
+The lanes of one trigger: what is waiting, what is held by a key in flight, what backs off. Pure.
+
+States of an event, and the only ways between them:
+
+    waiting ──take──▶ in a batch ──finish──▶ gone
+       │                 ▲   │
+       │ key is held     │   └──retry──▶ backing off ──take──▶ in a batch
+       ▼                 │
+    deferred ──release───┘
+
+- *waiting*: in commit order, not looked at yet.
+- *deferred*: its key is held; it stands in that key's lane, in commit order. A change of key stands in two lanes and
+  leaves when it is first in both.
+- A key is *held* from the moment its first event enters a batch until that batch and its followers are finished; then
+  its lane, if anything stands there, is *ready* and goes before younger events.
+- A *barrier* (TRUNCATE) is taken alone, when nothing of this trigger is left before it.
+
+Every operation costs a constant for each event, once; thousands of keys that back off cost nothing while they do.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from bridge.batching.batch import Batch
+from bridge.change import Event
+from bridge.errors import InvariantBroken
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The limits that close a batch."""
+
+    batch_size: int
+    seconds: float
+    """Age of the oldest waiting event; 0 sends as soon as there is room."""
+    max_bytes: int
+    event_overhead_bytes: int
+    """What each event costs in the request besides its body."""
+
+
+class Lanes:
+    """One trigger's events on their way into batches. Times are monotonic seconds, given by the caller."""
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        self._waiting: deque[Event] = deque()
+        self._waiting_bytes = 0
+        self._arrivals: deque[tuple[float, bytes]] = deque()  # (time, id of the newest event that came then)
+        # Held keys; a lane is made for a key when the first event has to stand there.
+        self._held: dict[bytes, deque[Event] | None] = {}
+        self._ready: list[tuple[bytes, bytes]] = []  # heap of (id of the lane's first event, key)
+        self._blocks: dict[bytes, int] = {}  # event with two keys: in how many lanes it is not first yet
+        self._backing_off: list[tuple[float, bytes, Batch]] = []  # heap by time, then commit order
+        self._deferred = 0
+        self._in_flight = 0
+        self._barrier = False  # one was taken and is not finished: nothing else may go
+        self._retried_last = False
+
+    # -- what a caller may see ----------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Events that are in no batch: waiting or deferred."""
+        return len(self._waiting) + self._deferred
+
+    @property
+    def in_flight(self) -> int:
+        """Batches taken and not handed back."""
+        return self._in_flight
+
+    @property
+    def backing_off(self) -> int:
+        """Batches that wait for another attempt."""
+        return len(self._backing_off)
+
+    def unsent(self) -> Iterator[Event]:
+        """Every event that is in no batch in flight, in no particular order."""
+        yield from self._waiting
+        seen: set[bytes] = set()
+        for lane in self._held.values():
+            for event in lane or ():
+                if event.old_key is None:
+                    yield event
+                elif event.id not in seen:
+                    seen.add(event.id)
+                    yield event
+        for _, _, batch in self._backing_off:
+            yield from batch.chain()
+
+    # -- in ------------------------------------------------------------------------------------------------------------
+
+    def admit(self, events: Sequence[Event], now: float) -> None:
+        """Take in events, in commit order."""
+        self._waiting.extend(events)
+        if self._window.seconds:
+            self._waiting_bytes += sum(len(event.body) for event in events)
+            self._arrivals.append((now, events[-1].id))
+
+    # -- out -----------------------------------------------------------------------------------------------------------
+
+    def take(self, now: float) -> Batch | None:
+        """The next batch that may be sent now, or None. The caller owes a `finish` or `retry` for it."""
+        retry_due = bool(self._backing_off) and self._backing_off[0][0] <= now
+        if self._barrier:
+            return self._take_retry() if retry_due else None
+        # Batches that failed take turns with fresh events: many slow failures must not take every slot.
+        if retry_due and not self._retried_last:
+            self._retried_last = True
+            return self._take_retry()
+        batch = self._gather() if self._ready or self._closed(now) else None
+        if batch is not None:
+            self._retried_last = False
+            return batch
+        return self._take_retry() if retry_due else None
+
+    def wake_at(self) -> float | None:
+        """Monotonic time from which `take` may return what it does not return now; None: not by waiting alone."""
+        times = []
+        if self._backing_off:
+            times.append(self._backing_off[0][0])
+        if self._arrivals and not self._barrier:
+            times.append(self._arrivals[0][0] + self._window.seconds)
+        return min(times, default=None)
+
+    # -- back ----------------------------------------------------------------------------------------------------------
+
+    def finish(self, batch: Batch, now: float) -> None:
+        """All events of a batch are settled (its followers are not): free its keys, or let the follower go."""
+        self._hand_back(batch)
+        self._barrier = False
+        keys = _keys(batch.events)
+        if batch.then is not None:
+            keys -= batch.then.keys()
+            self._back_off(batch.then, now)
+        self._release(keys)
+
+    def retry(self, batch: Batch, parts: Sequence[Batch]) -> None:
+        """
+        Some of a batch's events go again, as `parts`, each from its `not_before`; the others are settled.
+
+        Args:
+            batch: as it was taken.
+            parts: with the batch's followers, if any, behind one of them; no key in two of them.
+        """
+        if not parts:
+            raise InvariantBroken(f"{batch!r} was handed back for a retry of nothing")
+        self._hand_back(batch)
+        kept: set[bytes] = set()
+        for part in parts:
+            kept |= part.keys()
+            self._back_off(part, part.not_before)
+        self._release(batch.keys() - kept)
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _hand_back(self, batch: Batch) -> None:
+        if self._in_flight == 0:
+            raise InvariantBroken(f"{batch!r} was handed back, but nothing is in flight")
+        self._in_flight -= 1
+
+    def _back_off(self, batch: Batch, not_before: float) -> None:
+        heapq.heappush(self._backing_off, (not_before, batch.events[0].id, batch))
+
+    def _take_retry(self) -> Batch:
+        batch = heapq.heappop(self._backing_off)[2]
+        self._in_flight += 1
+        return batch
+
+    def _closed(self, now: float) -> bool:
+        window = self._window
+        waiting = self._waiting
+        if not waiting:
+            return False
+        if not window.seconds or waiting[0].barrier:
+            return True
+        return (
+            len(waiting) >= window.batch_size
+            or self._waiting_bytes + len(waiting) * window.event_overhead_bytes >= window.max_bytes
+            or now >= self._arrivals[0][0] + window.seconds
+        )
+
+    def _gather(self) -> Batch | None:
+        """Fill a batch with the oldest events whose keys are free."""
+        window = self._window
+        waiting, held, ready = self._waiting, self._held, self._ready
+        limit, max_bytes, overhead = window.batch_size, window.max_bytes, window.event_overhead_bytes
+        events: list[Event] = []
+        mine: set[bytes] = set()
+        size = 0
+        full = False
+        from_lanes = False
+        while len(events) < limit and not full:
+            if ready and (not waiting or ready[0][0] < waiting[0].id):
+                size, full = self._gather_lane(heapq.heappop(ready)[1], events, mine, size)
+                from_lanes = True
+                continue
+            if not waiting:
+                break
+            event = waiting[0]
+            key = event.key
+            if event.barrier:
+                if events or held or self._in_flight or self._backing_off:
+                    break
+                self._barrier = full = True
+            elif key is None:
+                pass
+            elif event.old_key is not None:
+                if not (self._free(key, mine) and self._free(event.old_key, mine)):
+                    self._defer_two(self._next_waiting(), (key, event.old_key))
+                    continue
+            elif key in held and (key not in mine or held[key]):
+                self._defer(self._next_waiting(), key)
+                continue
+            cost = len(event.body) + overhead
+            if events and size + cost > max_bytes:
+                break
+            self._next_waiting()
+            events.append(event)
+            size += cost
+            if key is not None:
+                mine.add(key)
+                held.setdefault(key, None)
+                if event.old_key is not None:
+                    mine.add(event.old_key)
+                    held.setdefault(event.old_key, None)
+        if not events:
+            return None
+        if from_lanes:
+            # Lanes and waiting events were chosen by the age of their first; inside a batch commit order holds for all.
+            events.sort(key=_id)
+        self._in_flight += 1
+        return Batch(events, size)
+
+    def _gather_lane(self, key: bytes, events: list[Event], mine: set[bytes], size: int) -> tuple[int, bool]:
+        """Move a ready lane's events into a batch as far as it may be; returns the new size and whether it is full."""
+        window = self._window
+        lane = self._held[key]
+        full = False
+        if not lane:
+            raise InvariantBroken("a lane without events was ready")
+        while lane:
+            event = lane[0]
+            cost = len(event.body) + window.event_overhead_bytes
+            if events and (len(events) >= window.batch_size or size + cost > window.max_bytes):
+                full = True
+                break
+            if event.old_key is not None:
+                if self._blocks.get(event.id, 0):
+                    break
+                other = event.key if event.old_key == key else event.old_key
+                if other is None:
+                    raise InvariantBroken(f"{event!r} has an old key but no key")
+                other_lane = self._held[other]
+                if other_lane is None or other_lane.popleft() is not event:
+                    raise InvariantBroken(f"{event!r} is first in one of its lanes only")
+                self._blocks.pop(event.id, None)
+                mine.add(other)
+            lane.popleft()
+            self._deferred -= 1
+            events.append(event)
+            mine.add(key)
+            size += cost
+        if lane and key not in mine:
+            # Nothing of it fitted: it stays ready for the next batch.
+            heapq.heappush(self._ready, (lane[0].id, key))
+        return size, full
+
+    def _free(self, key: bytes, mine: set[bytes]) -> bool:
+        return key not in self._held or (key in mine and not self._held[key])
+
+    def _defer(self, event: Event, key: bytes) -> None:
+        lane = self._held[key]
+        if lane is None:
+            lane = self._held[key] = deque()
+        lane.append(event)
+        self._deferred += 1
+
+    def _defer_two(self, event: Event, keys: tuple[bytes, bytes]) -> None:
+        """Stand in the lanes of both keys; a key that was free is held from now on, for this event."""
+        blocks = 0
+        for key in keys:
+            if key in self._held:
+                blocks += 1
+            lane = self._held.get(key)
+            if lane is None:
+                lane = self._held[key] = deque()
+            lane.append(event)
+        self._deferred += 1
+        self._blocks[event.id] = blocks
+
+    def _release(self, keys: Iterable[bytes]) -> None:
+        """Free keys whose batch is finished; where events stand in their lanes, these are next."""
+        held = self._held
+        for key in keys:
+            lane = held[key]
+            if not lane:
+                del held[key]
+                continue
+            event = lane[0]
+            if event.old_key is not None:
+                self._blocks[event.id] -= 1
+                if self._blocks[event.id]:
+                    continue
+            heapq.heappush(self._ready, (event.id, key))
+
+    def _next_waiting(self) -> Event:
+        event = self._waiting.popleft()
+        if self._window.seconds:
+            self._waiting_bytes -= len(event.body)
+            if self._arrivals[0][1] == event.id:
+                self._arrivals.popleft()
+        return event
+
+
+def _id(event: Event) -> bytes:
+    return event.id
+
+
+def _keys(events: Iterable[Event]) -> set[bytes]:
+    keys: set[bytes] = set()
+    for event in events:
+        if event.key is not None:
+            keys.add(event.key)
+            if event.old_key is not None:
+                keys.add(event.old_key)
+    return keys

@@ -1,0 +1,87 @@
+"""
+Which events of one trigger are unsettled, hence how far its checkpoint has come. Pure.
+
+Events settle in any order, and one of them may stay open for days while millions after it are settled. So only the
+unsettled ones are kept: the low watermark lies just before the oldest of them, whatever has settled above it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bridge.change import Event, Position
+from bridge.errors import InvariantBroken
+
+
+class Tracker:
+    """
+    Args:
+        checkpoint: everything at or below is settled already.
+    """
+
+    def __init__(self, checkpoint: Position) -> None:
+        self._received = checkpoint
+        self._received_id = checkpoint.event_id.encode("ascii") if checkpoint.ordinal >= 0 else b""
+        # Insertion order is commit order, so the first value is the oldest.
+        self._unsettled: dict[bytes, Event] = {}
+
+    @property
+    def received(self) -> Position:
+        """The newest position admitted; a change at or below it is in hand or settled."""
+        return self._received
+
+    @property
+    def oldest(self) -> Event | None:
+        """The oldest unsettled event."""
+        return next(iter(self._unsettled.values()), None)
+
+    @property
+    def checkpoint(self) -> Position:
+        """
+        The low watermark: every change of this trigger at or below it is settled.
+
+        An ordinal of -1 means that nothing of that transaction is settled yet.
+        """
+        oldest = self.oldest
+        if oldest is None:
+            return self._received
+        return Position(oldest.position.commit_lsn, oldest.ordinal - 1)
+
+    def __len__(self) -> int:
+        """Unsettled events."""
+        return len(self._unsettled)
+
+    def admit(self, events: Sequence[Event]) -> None:
+        """
+        Take events in, in commit order, each newer than any before.
+
+        Raises:
+            InvariantBroken: an event is not newer than what was admitted before it (promise 2).
+        """
+        if not events:
+            return
+        if events[0].id <= self._received_id:
+            raise InvariantBroken(
+                f"event {events[0].id.decode()} was admitted after {self._received_id.decode()}, which is not older"
+            )
+        before = len(self._unsettled)
+        self._unsettled.update((event.id, event) for event in events)
+        if len(self._unsettled) != before + len(events):
+            raise InvariantBroken(f"an event between {events[0]!r} and {events[-1]!r} was admitted twice")
+        last = events[-1]
+        self._received = last.position
+        self._received_id = last.id
+
+    def settle(self, events: Iterable[Event]) -> None:
+        """
+        Mark admitted events as finished, in any order.
+
+        Raises:
+            InvariantBroken: an event was not admitted, or settled before (promise 1).
+        """
+        unsettled = self._unsettled
+        try:
+            for event in events:
+                del unsettled[event.id]
+        except KeyError:
+            raise InvariantBroken(f"{event!r} was settled without being open") from None
