@@ -21,7 +21,7 @@ from bridge.progress.feedback import (
 )
 from bridge.progress.tracker import Tracker
 
-START = Position(LSN(100), 0)
+START = Position(LSN(50), 0)
 
 
 def transaction(commit_lsn: int, previous_end_lsn: int) -> Transaction:
@@ -114,7 +114,7 @@ def test_confirmed_and_checkpoints_are_never_ahead_of_the_unsettled_and_never_go
     unsettled: list[list[Event]] = [[] for _ in trackers]
     confirmed, received = 100, 100
     checkpoints = [START for _ in trackers]
-    for one, end, events in stream(rng):
+    for _one, end, events in stream(rng):
         for tracker, mine in zip(trackers, unsettled, strict=True):
             wanted = [e for e in events if rng.random() < 0.6]
             tracker.admit(wanted)
