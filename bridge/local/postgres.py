@@ -31,6 +31,7 @@ from typing import IO, Literal, Self
 from urllib.parse import quote
 
 from bridge.errors import TargetError
+from bridge.local import lifeline
 
 Auth = Literal["trust", "scram-sha-256"]
 StopMode = Literal["smart", "fast", "immediate"]
@@ -54,21 +55,6 @@ _POLL_SECONDS = 0.02
 # The line of postmaster.pid that holds the server's state (LOCK_FILE_LINE_PM_STATUS in `miscadmin.h`), which is what
 # `pg_ctl -w` waits for as well.
 _STATUS_LINE = 8
-
-# Waits for the end of its input, which is the end of the process that holds the pipe's other end, however it ended.
-# Input is the server's process id each time one is started, and an empty line each time one has ended.
-_WATCHER = """
-server=
-while read -r line; do server=$line; done
-if [ -n "$server" ]; then
-    kill "-$1" "$server" 2>/dev/null
-    n=0
-    while [ "$n" -lt 100 ] && [ -e "$2/postmaster.pid" ]; do sleep 0.1; n=$((n + 1)); done
-    [ -e "$2/postmaster.pid" ] && kill -KILL "$server" 2>/dev/null
-fi
-shift 2
-rm -rf -- "$@"
-"""
 
 _DEFAULT_SETTINGS: Mapping[str, str] = {
     "wal_level": "logical",
@@ -139,7 +125,6 @@ class EmbeddedPostgres:
         self._data_dir = Path(data_dir).absolute() if data_dir is not None else None
         self._scratch: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._watcher: subprocess.Popen[bytes] | None = None
 
     @property
     def bin(self) -> Path:
@@ -239,7 +224,7 @@ class EmbeddedPostgres:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + 10
-        while any(_alive(pid) for pid in children) and time.monotonic() < deadline:
+        while any(lifeline.alive(pid) for pid in children) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
         self._ended()
 
@@ -251,16 +236,11 @@ class EmbeddedPostgres:
     def close(self) -> None:
         """Stop for good and remove what is temporary."""
         atexit.unregister(self.close)
-        # Nothing of a temporary cluster is needed any more; one of the caller's gets its shutdown checkpoint.
         self.stop("immediate" if self._data_dir is None else "fast")
         if self._scratch is not None:
             shutil.rmtree(self._scratch)
+            lifeline.removed(self._scratch)
             self._scratch = None
-        if self._watcher is not None:
-            assert self._watcher.stdin is not None  # noqa: S101 - it was opened with a pipe
-            self._watcher.stdin.close()
-            self._watcher.wait()
-            self._watcher = None
         self._port = self._wanted_port
 
     def __enter__(self) -> Self:
@@ -297,6 +277,8 @@ class EmbeddedPostgres:
         ):
             parent = Path("/tmp")  # noqa: S108 - short, and reachable by every user; the folder in it is new and our own
         self._scratch = Path(tempfile.mkdtemp(prefix="pgbridge-", dir=parent))
+        lifeline.remove_afterwards(self._scratch)
+        atexit.register(self.close)
         if self._data_dir is not None:
             self._data_dir.mkdir(parents=True, exist_ok=True)
         else:
@@ -311,16 +293,6 @@ class EmbeddedPostgres:
                 )
             _chown_tree(self._scratch, self._account)
             _chown_tree(self.data_dir, self._account)
-        temporary = self._data_dir is None
-        self._watcher = subprocess.Popen(
-            ["/bin/sh", "-c", _WATCHER, "sh", "QUIT" if temporary else "INT", str(self.data_dir), str(self._scratch)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            start_new_session=True,  # an interrupt typed at the terminal is for us
-        )
-        atexit.register(self.close)
 
     def _initdb(self) -> None:
         command = [
@@ -365,7 +337,8 @@ class EmbeddedPostgres:
             ]
             with self._log_path().open("ab") as log:
                 self._process = self._popen(command, log)
-            self._tell_watcher(str(self._process.pid))
+            # Nothing of a temporary cluster is needed afterwards; one of the caller's gets its shutdown checkpoint.
+            lifeline.hold(self._process.pid, end_with=_STOP_SIGNALS["immediate" if self._data_dir is None else "fast"])
             if self._wait_until_ready():
                 return
             code = self._process.returncode
@@ -423,16 +396,8 @@ class EmbeddedPostgres:
             raise TargetError(f"{command[0]} can't be run: {error.strerror}") from error
 
     def _ended(self) -> None:
+        lifeline.release(self.pid)
         self._process = None
-        self._tell_watcher("")
-
-    def _tell_watcher(self, line: str) -> None:
-        if self._watcher is None or self._watcher.stdin is None:
-            return
-        # A watcher that was killed can do no harm; the server still ends with `close`.
-        with contextlib.suppress(BrokenPipeError):
-            self._watcher.stdin.write(f"{line}\n".encode())
-            self._watcher.stdin.flush()
 
 
 def _find_binaries(binaries: Path | None) -> Path:
@@ -559,15 +524,6 @@ def _children(pid: int) -> list[int]:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
     except FileNotFoundError:
         return []
-
-
-def _alive(pid: int) -> bool:
-    """False too for one that has ended and waits to be reaped by whoever adopted it."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in ("Z", "X")
 
 
 def _quote_setting(value: str) -> str:
