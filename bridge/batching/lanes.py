@@ -123,7 +123,8 @@ class Lanes:
         times = []
         if self._backing_off:
             times.append(self._backing_off[0][0])
-        if self._arrivals and not self._barrier:
+        # A barrier in front goes when what is before it lands, not at a time.
+        if self._arrivals and not self._barrier and not self._waiting[0].barrier:
             times.append(self._arrivals[0][0] + self._window.seconds)
         return min(times, default=None)
 

@@ -7,6 +7,7 @@ envelope adds this tail and closes the object: `…"trigger":"t","idempotency_ke
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 
 import orjson
@@ -23,6 +24,7 @@ class Envelope:
             system_identifier.encode("ascii"),
             trigger.encode("ascii"),
         )
+        self._prefix = f"{system_identifier}-{trigger}"
         self.event_overhead_bytes = len(self._tail) + len("0000000001A2B3C0-0000000003") + len('"}},')
 
     def event(self, event: Event) -> bytes:
@@ -38,3 +40,10 @@ class Envelope:
         """The body of a call that carries a batch."""
         tail = self._tail
         return b'{"Records":[%b]}' % b",".join([b'%b%b%b"}}' % (event.body, tail, event.id) for event in events])
+
+    def message_id(self, events: Sequence[Event]) -> str:
+        """Names the content of a call for its receiver: the same events have the same name on every attempt."""
+        if len(events) == 1:
+            return f"{self._prefix}-{events[0].id.decode('ascii')}"
+        digest = hashlib.sha256(b",".join([event.id for event in events])).hexdigest()[:32]
+        return f"{self._prefix}-{len(events)}-{digest}"

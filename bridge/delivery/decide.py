@@ -1,0 +1,214 @@
+"""
+From what came of a call to what happens to its records: the last two columns of the delivery table. Pure.
+
+The only place where an attempt is charged, a batch divided after a failure, or a record given up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bridge.batching.batch import Batch, bisect, part_of
+from bridge.change import Event
+from bridge.delivery import retry
+from bridge.delivery.outcome import (
+    Accepted,
+    Busy,
+    Delivered,
+    Evidence,
+    Failed,
+    Misconfigured,
+    Outcome,
+    Partial,
+    Rejected,
+    TooLarge,
+)
+
+FIRST_PROBE_SECONDS = 5.0
+LONGEST_PROBE_SECONDS = 60.0
+FOREVER = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A trigger's settings for records that fail, with ESM's meaning; -1 is without limit."""
+
+    maximum_retry_attempts: int
+    maximum_record_age_seconds: float
+    bisect_on_error: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a record has against it: failed attempts, and when the first was (seconds since 1970)."""
+
+    attempts: int
+    first_failed_at: float
+
+
+NO_CHARGE = Charge(0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """A record to set aside, with its reason."""
+
+    event: Event
+    evidence: Evidence
+    charge: Charge
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """The whole trigger waits: for `seconds`, or until resumed by hand."""
+
+    reason: str
+    remedy: str
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Every event of the batch is in exactly one of `settled`, `given_up` and the parts' own events."""
+
+    settled: Sequence[Event] = ()
+    given_up: Sequence[GivenUp] = ()
+    parts: Sequence[tuple[Batch, float]] = ()
+    """Batches to send again, each with the seconds to wait first; the batch's followers hang behind one of them."""
+    charged: Mapping[bytes, Charge] = field(default_factory=dict)
+    """New charges, by event id."""
+    pause: Pause | None = None
+
+
+def decide(
+    batch: Batch,
+    outcome: Outcome,
+    charges: Mapping[bytes, Charge],
+    policy: Policy,
+    *,
+    now: float,
+    random: Callable[[], float],
+) -> Decision:
+    """
+    Args:
+        batch: as it was sent.
+        outcome: what came of it.
+        charges: what the trigger's records have against them already, by event id.
+        policy: the trigger's settings.
+        now: seconds since 1970.
+        random: answers a number in [0, 1), for the jitter.
+    """
+    match outcome:
+        case Delivered() | Accepted():
+            return Decision(settled=batch.events)
+        case Partial(failed_ids, evidence):
+            return _partial(batch, failed_ids, evidence, charges, policy, now=now, random=random)
+        case Failed(evidence, retry_after_seconds):
+            if policy.bisect_on_error and len(batch.events) > 1:
+                wait = retry.wait_seconds(1, random, retry_after_seconds)
+                return Decision(parts=[(part, wait) for part in bisect(batch)])
+            return _charge(
+                batch, batch.events, evidence, charges, policy, now=now, random=random, asked=retry_after_seconds
+            )
+        case Busy(_, retry_after_seconds):
+            wait = retry.wait_seconds(batch.attempt, random, retry_after_seconds)
+            return Decision(parts=[(_again(batch), wait)])
+        case Misconfigured(evidence, remedy, disable):
+            probe = min(LONGEST_PROBE_SECONDS, FIRST_PROBE_SECONDS * 2.0 ** min(batch.attempt - 1, 16))
+            pause = Pause(evidence.error, remedy, None if disable else probe)
+            return Decision(parts=[(_again(batch), 0.0)], pause=pause)
+        case TooLarge(evidence) | Rejected(evidence):
+            if len(batch.events) > 1:
+                return Decision(parts=[(part, 0.0) for part in bisect(batch)])
+            (event,) = batch.events
+            charge = _charged(event, charges, now)
+            return Decision(given_up=[GivenUp(event, evidence, charge)])
+
+
+def expired(batch: Batch, charges: Mapping[bytes, Charge], policy: Policy, *, now: float) -> Sequence[GivenUp]:
+    """The records of a batch that have grown too old to be sent."""
+    limit = policy.maximum_record_age_seconds
+    if limit == FOREVER:
+        return ()
+    evidence = Evidence(f"older than maximum_record_age_in_seconds ({limit:g} s)")
+    return [
+        GivenUp(event, evidence, charges.get(event.id, Charge(0, now)))
+        for event in batch.events
+        if now - event.transaction.committed_at > limit
+    ]
+
+
+def _partial(
+    batch: Batch,
+    failed_ids: frozenset[str],
+    evidence: Evidence,
+    charges: Mapping[bytes, Charge],
+    policy: Policy,
+    *,
+    now: float,
+    random: Callable[[], float],
+) -> Decision:
+    """The named records are charged; later changes of the keys that go again go with them, uncharged."""
+    charged: dict[bytes, Charge] = {}
+    settled: list[Event] = []
+    given_up: list[GivenUp] = []
+    again: list[Event] = []
+    keys_again: set[bytes] = set()
+    for event in batch.events:
+        if event.id.decode("ascii") in failed_ids:
+            charge = _charged(event, charges, now)
+            if _exhausted(charge, policy):
+                given_up.append(GivenUp(event, evidence, charge))
+                continue
+            charged[event.id] = charge
+        elif event.key not in keys_again and event.old_key not in keys_again:
+            settled.append(event)
+            continue
+        again.append(event)
+        keys_again.update(key for key in (event.key, event.old_key) if key is not None)
+    if not again:
+        return Decision(settled=settled, given_up=given_up)
+    part = part_of(batch, again, then=batch.then)
+    part.attempt += 1
+    wait = retry.wait_seconds(max(charge.attempts for charge in charged.values()), random)
+    return Decision(settled=settled, given_up=given_up, parts=[(part, wait)], charged=charged)
+
+
+def _charge(
+    batch: Batch,
+    events: Sequence[Event],
+    evidence: Evidence,
+    charges: Mapping[bytes, Charge],
+    policy: Policy,
+    *,
+    now: float,
+    random: Callable[[], float],
+    asked: float | None,
+) -> Decision:
+    """Every record failed."""
+    charged = {event.id: _charged(event, charges, now) for event in events}
+    given_up = [
+        GivenUp(event, evidence, charged[event.id]) for event in events if _exhausted(charged[event.id], policy)
+    ]
+    for record in given_up:
+        del charged[record.event.id]
+    if not charged:
+        return Decision(given_up=given_up)
+    part = part_of(batch, [event for event in events if event.id in charged], then=batch.then)
+    part.attempt += 1
+    wait = retry.wait_seconds(max(charge.attempts for charge in charged.values()), random, asked)
+    return Decision(given_up=given_up, parts=[(part, wait)], charged=charged)
+
+
+def _charged(event: Event, charges: Mapping[bytes, Charge], now: float) -> Charge:
+    before = charges.get(event.id)
+    return Charge(1, now) if before is None else Charge(before.attempts + 1, before.first_failed_at)
+
+
+def _exhausted(charge: Charge, policy: Policy) -> bool:
+    return policy.maximum_retry_attempts != FOREVER and charge.attempts > policy.maximum_retry_attempts
+
+
+def _again(batch: Batch) -> Batch:
+    return Batch(batch.events, batch.size, attempt=batch.attempt + 1, then=batch.then)

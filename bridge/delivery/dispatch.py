@@ -1,0 +1,383 @@
+"""
+One trigger at work: its events into batches, the batches into calls, what came of them back into its lanes.
+
+The rules are elsewhere and pure: what may be sent (`batching/lanes.py`), what an outcome means (`decide.py`), what is
+settled (`progress/tracker.py`). Here are the tasks, the timer and the counters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+import structlog
+
+from bridge.batching.batch import Batch, part_of
+from bridge.batching.lanes import Lanes, Window
+from bridge.change import Event, Position
+from bridge.clock import Clock
+from bridge.delivery.decide import NO_CHARGE, Charge, Decision, GivenUp, Pause, Policy, decide, expired
+from bridge.delivery.outcome import Evidence, Failed, Misconfigured, Outcome
+from bridge.delivery.target import Invocation, Target
+from bridge.progress.tracker import Tracker
+from bridge.store.protocol import DeadLetter
+from bridge.triggers.envelope import Envelope
+
+# A tuple, an id, two keys, the header of the body, and a place in three containers.
+EVENT_OVERHEAD_BYTES = 400
+# Below this many, waiting for the store would slow a trigger that sends one event a call and gains nothing.
+LEAST_UNSAVED = 1000
+
+log = structlog.get_logger("pgbridge.delivery")
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened since the process started; plain numbers, read when somebody asks."""
+
+    admitted: int = 0
+    delivered: int = 0
+    filtered: int = 0
+    dead_lettered: int = 0
+    invocations: int = 0
+    failed_invocations: int = 0
+    retried_batches: int = 0
+    last_delivery_at: float | None = None
+    last_error: str = ""
+    last_error_at: float | None = None
+
+
+class Observer(Protocol):
+    """Told once a call, for metrics; must not block."""
+
+    def invoked(self, trigger: str, outcome: Outcome, *, events: int, seconds: float) -> None: ...
+
+
+class Dispatcher:
+    """
+    Args:
+        trigger: its name.
+        target: what is called.
+        envelope: the outer form of what is sent.
+        batched: whether a call carries `{"Records": […]}`; else it carries one event by itself.
+        window: the limits of a batch.
+        policy: what happens to records that fail.
+        parallelization_factor: calls in flight at once.
+        checkpoint: everything at or below is settled.
+        clock: the time.
+        moved: called when something settled or the trigger's state changed, so that progress gets saved.
+        failed: called with a bug of ours, which ends the process.
+    """
+
+    def __init__(
+        self,
+        trigger: str,
+        *,
+        target: Target,
+        envelope: Envelope,
+        batched: bool,
+        window: Window,
+        policy: Policy,
+        parallelization_factor: int,
+        checkpoint: Position,
+        clock: Clock,
+        moved: Callable[[], None],
+        failed: Callable[[BaseException], None],
+        observer: Observer | None = None,
+    ) -> None:
+        self.trigger = trigger
+        self.inbox: list[Event] = []
+        """The assembler appends here; `admit` empties it after each burst."""
+        self.tracker = Tracker(checkpoint)
+        self.counters = Counters()
+        self.letters: list[DeadLetter] = []
+        """Set aside and not saved yet; the checkpoint that passes them is saved in the same transaction."""
+        self.buffered_bytes = 0
+        self.settled_total = 0
+        self.saved_total = 0
+        self.pause_reason: Pause | None = None
+        self._target = target
+        self._envelope = envelope
+        self._batched = batched
+        self._lanes = Lanes(window)
+        self._policy = policy
+        self._parallel = parallelization_factor
+        self._most_unsaved = max(4 * parallelization_factor * window.batch_size, LEAST_UNSAVED)
+        self._clock = clock
+        self._moved = moved
+        self._failed = failed
+        self._observer = observer
+        self._charges: dict[bytes, Charge] = {}
+        self._flights: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")
+        self._paused_until = 0.0
+        self._probing = False
+        self._stopped = False
+
+    # -- what a caller may see ----------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Events in no call."""
+        return len(self.tracker) - self.in_flight_events
+
+    @property
+    def in_flight(self) -> int:
+        """Calls under way."""
+        return len(self._flights)
+
+    @property
+    def in_flight_events(self) -> int:
+        return self._in_flight_events
+
+    _in_flight_events = 0
+
+    @property
+    def backing_off(self) -> int:
+        """Batches that wait for another attempt."""
+        return self._lanes.backing_off
+
+    @property
+    def unsaved(self) -> int:
+        """Events settled since the last save: what a killed process would deliver again."""
+        return self.settled_total - self.saved_total
+
+    @property
+    def save_is_pressing(self) -> bool:
+        """A whole window of calls has settled since the last save."""
+        return self.unsaved >= self._most_unsaved // 4
+
+    @property
+    def target(self) -> Target:
+        return self._target
+
+    # -- the way in ----------------------------------------------------------------------------------------------------
+
+    def admit(self) -> None:
+        """Take in what the assembler has put into the inbox."""
+        events = self.inbox
+        if not events:
+            return
+        self.tracker.admit(events)
+        self._lanes.admit(events, self._clock.monotonic())
+        self.counters.admitted += len(events)
+        self.buffered_bytes += sum([len(event.body) for event in events]) + EVENT_OVERHEAD_BYTES * len(events)
+        self.inbox.clear()
+        self.pump()
+
+    def saved(self, settled_total: int) -> None:
+        """Progress was saved while `settled_total` stood at this; makes room where sending had to wait for it."""
+        self.saved_total = settled_total
+        self.pump()
+
+    # -- by hand -------------------------------------------------------------------------------------------------------
+
+    def pause(self, reason: str = "paused by an operator") -> None:
+        """Send nothing until `resume`."""
+        self._hold(Pause(reason, "resume it when the cause is gone", None))
+
+    def resume(self) -> None:
+        """Send again, whatever the pause was for."""
+        self._paused_until = 0.0
+        self._probing = False
+        self.pause_reason = None
+        self._moved()
+        self.pump()
+
+    # -- at work -------------------------------------------------------------------------------------------------------
+
+    def pump(self) -> None:
+        """Send what may be sent now, and set the timer for what may be sent later."""
+        if self._stopped:
+            return
+        now = self._clock.monotonic()
+        if now >= self._paused_until:
+            most = 1 if self._probing else self._parallel
+            while len(self._flights) < most and self.unsaved < self._most_unsaved:
+                batch = self._lanes.take(now)
+                if batch is None:
+                    break
+                self._send(batch)
+        self._set_timer(now)
+
+    async def drain(self, timeout_seconds: float) -> int:
+        """Stop sending and wait for what is in flight; calls that take longer are abandoned. Returns how many."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        flights = set(self._flights)
+        if not flights:
+            return 0
+        _, late = await asyncio.wait(flights, timeout=timeout_seconds)
+        for flight in late:
+            flight.cancel()
+        if late:
+            await asyncio.wait(late)
+        return len(late)
+
+    async def close(self) -> None:
+        await self._target.close()
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _send(self, batch: Batch) -> None:
+        gone = expired(batch, self._charges, self._policy, now=self._clock.now())
+        if gone:
+            dead = {record.event.id for record in gone}
+            rest = [event for event in batch.events if event.id not in dead]
+            parts = [(part_of(batch, rest, then=batch.then), 0.0)] if rest else []
+            self._apply(batch, Decision(given_up=gone, parts=parts))
+            return
+        self._in_flight_events += len(batch.events)
+        flight = asyncio.get_running_loop().create_task(self._fly(batch), name=f"deliver {self.trigger}")
+        self._flights.add(flight)
+        flight.add_done_callback(self._landed)
+
+    async def _fly(self, batch: Batch) -> None:
+        events = batch.events
+        started = self._clock.monotonic()
+        invocation = Invocation(
+            trigger=self.trigger,
+            ids=[event.id.decode("ascii") for event in events],
+            body=self._envelope.records(events) if self._batched else self._envelope.single(events),
+            batched=self._batched,
+            attempt=batch.attempt,
+            message_id=self._envelope.message_id(events),
+        )
+        try:
+            outcome = await self._target.deliver(invocation)
+        except Exception as error:  # noqa: BLE001 - whatever a target raises, see below
+            # A target's bug costs this batch an attempt, and nobody else anything. The message may hold row values.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            log.error("target_bug", trigger=self.trigger, error=type(error).__name__, traceback=where)  # noqa: TRY400
+            outcome = Failed(Evidence(f"pgbridge failed inside the target: {type(error).__name__}"))
+        self._in_flight_events -= len(events)
+        seconds = self._clock.monotonic() - started
+        self._count(outcome, len(events), seconds)
+        decision = decide(batch, outcome, self._charges, self._policy, now=self._clock.now(), random=random.random)
+        if not isinstance(outcome, Misconfigured):
+            self._answers()
+        self._apply(batch, decision)
+
+    def _landed(self, flight: asyncio.Task[None]) -> None:
+        self._flights.discard(flight)
+        if flight.cancelled():
+            return
+        error = flight.exception()
+        if error is not None:
+            self._failed(error)
+            return
+        self.pump()
+
+    def _apply(self, batch: Batch, decision: Decision) -> None:
+        now = self._clock.monotonic()
+        settled = [*decision.settled, *(record.event for record in decision.given_up)]
+        if settled:
+            self.tracker.settle(settled)
+            self.settled_total += len(settled)
+            self.buffered_bytes -= sum([len(event.body) for event in settled]) + EVENT_OVERHEAD_BYTES * len(settled)
+            if self._charges:
+                for event in settled:
+                    self._charges.pop(event.id, None)
+        if decision.given_up:
+            self._set_aside(decision.given_up)
+        self._charges.update(decision.charged)
+        self.counters.delivered += len(decision.settled)
+        if decision.parts:
+            self.counters.retried_batches += len(decision.parts)
+            for part, wait in decision.parts:
+                part.not_before = now + wait
+            self._lanes.retry(batch, [part for part, _ in decision.parts])
+        else:
+            self._lanes.finish(batch, now)
+        if decision.pause is not None:
+            self._hold(decision.pause)
+        if settled:
+            self._moved()
+
+    def _set_aside(self, records: Sequence[GivenUp]) -> None:
+        now = datetime.fromtimestamp(self._clock.now(), UTC)
+        for record in records:
+            event, evidence, charge = record.event, record.evidence, record.charge
+            letter = DeadLetter(
+                trigger=self.trigger,
+                event_id=event.id.decode("ascii"),
+                table=event.table,
+                event=self._envelope.event(event),
+                error=evidence.error,
+                detail=evidence.detail,
+                status=evidence.status,
+                attempts=charge.attempts,
+                first_failed_at=datetime.fromtimestamp(charge.first_failed_at, UTC) if charge != NO_CHARGE else now,
+                last_failed_at=now,
+                request_id=evidence.request_id,
+                log_tail=evidence.log_tail,
+                ordering_key=event.key,
+            )
+            self.letters.append(letter)
+            self.counters.dead_lettered += 1
+            log.warning(
+                "dead_letter",
+                trigger=self.trigger,
+                event_id=letter.event_id,
+                table=letter.table,
+                error=letter.error,
+                attempts=letter.attempts,
+            )
+
+    def _hold(self, pause: Pause) -> None:
+        if self.pause_reason is None or self.pause_reason.reason != pause.reason:
+            log.error("trigger_paused", trigger=self.trigger, reason=pause.reason, remedy=pause.remedy)
+        self.pause_reason = pause
+        self._probing = True
+        self._paused_until = float("inf") if pause.seconds is None else self._clock.monotonic() + pause.seconds
+        self._moved()
+
+    def _answers(self) -> None:
+        """The target can be called: a pause that was for its configuration is over."""
+        if self.pause_reason is not None and self.pause_reason.seconds is not None:
+            log.info("trigger_resumed", trigger=self.trigger)
+            self.pause_reason = None
+            self._probing = False
+            self._paused_until = 0.0
+
+    def _count(self, outcome: Outcome, events: int, seconds: float) -> None:
+        counters = self.counters
+        counters.invocations += 1
+        error = outcome.evidence.error
+        if error:
+            counters.failed_invocations += 1
+            counters.last_error = error
+            counters.last_error_at = self._clock.now()
+            log.info(
+                "invocation_failed", trigger=self.trigger, error=error, outcome=type(outcome).__name__, events=events
+            )
+        else:
+            counters.last_delivery_at = self._clock.now()
+        if self._observer is not None:
+            self._observer.invoked(self.trigger, outcome, events=events, seconds=seconds)
+
+    def _set_timer(self, now: float) -> None:
+        """One timer, for the earliest moment at which `pump` can do more than it did just now."""
+        wake = self._lanes.wake_at()
+        if now < self._paused_until:
+            wake = None if self._paused_until == float("inf") else self._paused_until
+        if wake is None or len(self._flights) >= (1 if self._probing else self._parallel):
+            return  # a landing calls `pump`
+        if self._timer is not None:
+            if now < self._timer_at <= wake:
+                return
+            self._timer.cancel()
+        self._timer_at = wake
+        self._timer = asyncio.get_running_loop().call_later(max(wake - now, 0.0), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._timer_at = float("inf")
+        self.pump()

@@ -1,0 +1,287 @@
+"""
+The data path of pgbridge, from the slot to the targets and back. Read this first.
+
+                 ┌────────── one replication slot ──────────┐
+    PostgreSQL ──▶ connection ──▶ assembler ──▶ inbox ──▶ lanes ──▶ target     a function, a webhook
+        ▲           (frames)      (events)     (one for each trigger)   │
+        │                                                               ▼
+        └── status update ◀── store ◀── confirmable ◀── tracker ◀── outcome    settled, or set aside
+
+Four things happen at once, each in a task of its own, so that none waits for another:
+
+1. *read*: take what the server sent, make events of it, hand them to the triggers. At the memory bound it stops
+   reading (promise 7); the walsender then waits, the rest goes on.
+2. *deliver*: each trigger's dispatcher, in its own tasks.
+3. *save*: when something settled, write the checkpoints and the dead letters that they pass to the store, in one
+   transaction. The slot is confirmed only to what the store holds (promises 1, 2, 3).
+4. *answer*: send a status update when it is due, whatever the others do (promise 6).
+
+A pipeline lives as long as one replication connection. The triggers' dispatchers live longer: after a reconnect the
+server sends again from the confirmed position, and what is in hand already is skipped by its position.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import structlog
+
+from bridge.clock import Clock
+from bridge.delivery.dispatch import Dispatcher
+from bridge.errors import SourceUnavailable, StoreError, StoreFenced
+from bridge.lsn import LSN
+from bridge.pgoutput.assembler import Assembler
+from bridge.progress.feedback import Feedback, IdlePace, confirmable
+from bridge.store.protocol import DeadLetter, Store
+
+# Long enough that a store on a slow disk is not written to without pause, short enough that a killed process repeats
+# little of what a light load had settled; under heavy load a full window of calls saves sooner.
+SAVE_PAUSE_SECONDS = 0.05
+STORE_RETRY_SECONDS = 1.0
+# A server with nothing to send stays silent unless asked; one that was asked this long ago is gone.
+SILENCE_SECONDS = 120.0
+# A walsender that is shutting down asks again after every answer until it hears that all is flushed.
+SHUTDOWN_REQUESTS = 20
+
+log = structlog.get_logger("pgbridge.pipeline")
+
+
+class Stream(Protocol):
+    """What the pipeline needs of a replication connection."""
+
+    async def frames(self, *, max_frames: int = ..., max_bytes: int = ...) -> Sequence[memoryview]: ...
+
+    def send_status(self, written: int, flushed: int, applied: int, *, now: float, reply: bool = False) -> None: ...
+
+
+class Pipeline:
+    """
+    Args:
+        stream: started at the confirmed position.
+        assembler: made for this stream, with routes into the dispatchers' inboxes.
+        dispatchers: by trigger.
+        store: claimed by this process.
+        saved_lsn: the confirmed position that the store holds.
+        status_interval_seconds: between status updates.
+        max_buffered_bytes: events in hand, of all triggers together, above which reading stops.
+        clock: the time.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        assembler: Assembler,
+        dispatchers: Mapping[str, Dispatcher],
+        store: Store,
+        *,
+        saved_lsn: int,
+        status_interval_seconds: float,
+        max_buffered_bytes: int,
+        clock: Clock,
+    ) -> None:
+        self.assembler = assembler
+        self.feedback = Feedback(saved_lsn, interval_seconds=status_interval_seconds)
+        self.store_error: StoreError | None = None
+        self.frames_at = clock.monotonic()
+        """When the server was last heard from."""
+        self._stream = stream
+        self._dispatchers = dispatchers
+        self._store = store
+        self._status_interval = status_interval_seconds
+        self._max_buffered = max_buffered_bytes
+        self._clock = clock
+        self._settled = asyncio.Event()
+        self._pressing = asyncio.Event()
+        self._room = asyncio.Event()
+        self._reading = True
+        self._idle_pace = IdlePace()
+        self._unanswered_requests = 0
+
+    # -- what a caller may see ----------------------------------------------------------------------------------------
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Events in hand, of all triggers together."""
+        return sum(dispatcher.buffered_bytes for dispatcher in self._dispatchers.values())
+
+    @property
+    def received_lsn(self) -> int:
+        """As far as the server has sent."""
+        return max(self.assembler.received_end_lsn, self.assembler.server_wal_end)
+
+    # -- the life of a connection --------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """
+        Work until the connection or the store fails, or the task is cancelled.
+
+        Raises:
+            BridgeError: why it ended; its disposition says what to do.
+        """
+        tasks = [
+            asyncio.create_task(self._read(), name="read"),
+            asyncio.create_task(self._save_when_settled(), name="save"),
+            asyncio.create_task(self._answer(), name="answer"),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    async def finish(self) -> None:
+        """After the dispatchers have drained: save what settled, and tell the server."""
+        await self._save()
+        self._send_status()
+
+    def progress_moved(self) -> None:
+        """Something settled: save it soon, and see whether there is room to read again."""
+        self._settled.set()
+        if any(dispatcher.save_is_pressing for dispatcher in self._dispatchers.values()):
+            self._pressing.set()
+        if not self._reading and self.buffered_bytes < self._max_buffered * 3 // 4:
+            self._room.set()
+
+    # -- read ----------------------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        assembler = self.assembler
+        dispatchers = list(self._dispatchers.values())
+        while True:
+            frames = await self._stream.frames()
+            self.frames_at = self._clock.monotonic()
+            assembler.consume(frames)
+            for dispatcher in dispatchers:
+                dispatcher.admit()
+            if assembler.reply_requested:
+                assembler.reply_requested = False
+                self._answer_request()
+            if self._idle_gain() > 0:
+                self._settled.set()
+            await self._wait_for_room()
+            # While data flows `frames` returns without waiting; the deliveries need their turn on the loop.
+            await asyncio.sleep(0)
+
+    async def _wait_for_room(self) -> None:
+        while self.buffered_bytes >= self._max_buffered:
+            self._reading = False
+            self._room.clear()
+            await self._room.wait()
+        self._reading = True
+
+    # -- save ----------------------------------------------------------------------------------------------------------
+
+    async def _save_when_settled(self) -> None:
+        while True:
+            await self._settled.wait()
+            self._settled.clear()
+            if not self._something_settled() and self._idle_gain() > 0:
+                await self._sleep_unless_settled(self._idle_pace.wake_at() - self._clock.monotonic())
+            try:
+                await self._save()
+            except StoreFenced:
+                raise
+            except StoreError as error:
+                # Delivery goes on up to its bound of unsaved events, then waits: nothing is confirmed meanwhile.
+                if self.store_error is None:
+                    log.error("store_unavailable", error=str(error))  # noqa: TRY400 - the sentence is the message
+                self.store_error = error
+                self._settled.set()
+                await asyncio.sleep(STORE_RETRY_SECONDS)
+                continue
+            if self.store_error is not None:
+                log.info("store_available")
+                self.store_error = None
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._pressing.wait(), SAVE_PAUSE_SECONDS)
+
+    async def _save(self) -> None:
+        """One transaction with everything that has settled so far; then the server may be told."""
+        dispatchers = self._dispatchers
+        self._pressing.clear()
+        # No await until the call: the letters, the checkpoints and the confirmed position belong to one moment.
+        confirmed = max(self.confirmable(), self.feedback.saved_lsn)
+        settled_totals = {name: dispatcher.settled_total for name, dispatcher in dispatchers.items()}
+        settled = self._something_settled()
+        checkpoints = {
+            name: dispatcher.tracker.checkpoint for name, dispatcher in dispatchers.items() if dispatcher.unsaved
+        }
+        letters: dict[str, list[DeadLetter]] = {
+            name: list(dispatcher.letters) for name, dispatcher in dispatchers.items()
+        }
+        gained = confirmed - self.feedback.saved_lsn
+        if not settled and not gained:
+            return
+        await self._store.save(LSN(confirmed), checkpoints, [letter for each in letters.values() for letter in each])
+        self.feedback.saved(confirmed)
+        self._idle_pace.saved(self._clock.monotonic(), gained_bytes=gained, settled=settled)
+        self._unanswered_requests = 0
+        for name, dispatcher in dispatchers.items():
+            del dispatcher.letters[: len(letters[name])]
+            dispatcher.saved(settled_totals[name])
+        self._send_status()
+
+    def confirmable(self) -> int:
+        """The LSN up to which everything is settled for every trigger, saved or not."""
+        return confirmable(
+            (dispatcher.tracker for dispatcher in self._dispatchers.values()),
+            received_end_lsn=self.assembler.received_end_lsn,
+            server_wal_end=self.assembler.server_wal_end,
+            open_transaction=self.assembler.transaction,
+        )
+
+    def _something_settled(self) -> bool:
+        return any(dispatcher.unsaved or dispatcher.letters for dispatcher in self._dispatchers.values())
+
+    def _idle_gain(self) -> int:
+        """Bytes of WAL that could be confirmed though nothing of ours settled in them."""
+        return self.confirmable() - self.feedback.saved_lsn
+
+    async def _sleep_unless_settled(self, seconds: float) -> None:
+        deadline = self._clock.monotonic() + seconds
+        while (rest := deadline - self._clock.monotonic()) > 0 and not self._something_settled():
+            try:
+                await asyncio.wait_for(self._settled.wait(), rest)
+            except TimeoutError:
+                return
+            self._settled.clear()
+
+    # -- answer --------------------------------------------------------------------------------------------------------
+
+    async def _answer(self) -> None:
+        while True:
+            wait = self.feedback.due_at() - self._clock.monotonic()
+            if wait > 0:
+                await asyncio.sleep(wait)
+                continue
+            silent = self._clock.monotonic() - self.frames_at if self._reading else 0.0
+            if silent > SILENCE_SECONDS:
+                raise SourceUnavailable(f"the server has answered nothing for {silent:.0f} s")
+            self._send_status(reply=silent > self._status_interval)
+
+    def _answer_request(self) -> None:
+        """
+        The server wants an answer now.
+
+        A server that shuts down waits until all that it sent is flushed, and asks without pause until then. Where we
+        can't say so, because a target is down or the store is gone with the server, hanging up lets it go.
+        """
+        self._send_status()
+        if self.feedback.saved_lsn >= self.assembler.server_wal_end:
+            self._unanswered_requests = 0
+            return
+        self._settled.set()
+        self._unanswered_requests += 1
+        if self._unanswered_requests >= SHUTDOWN_REQUESTS:
+            raise SourceUnavailable("the server asks again and again for a confirmation that can't be given yet")
+
+    def _send_status(self, *, reply: bool = False) -> None:
+        now = self._clock.monotonic()
+        status = self.feedback.status(now, received_lsn=self.received_lsn)
+        self._stream.send_status(status.written, status.flushed, status.applied, now=self._clock.now(), reply=reply)
