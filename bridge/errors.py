@@ -54,6 +54,13 @@ class ConfigError(BridgeError):
     exit_code = 2
 
 
+class SecretUnavailable(BridgeError):
+    """The service that keeps a secret did not answer: worth another try."""
+
+    disposition = Disposition.RETRY
+    exit_code = 10
+
+
 class SourceError(BridgeError):
     """Something about the source database."""
 
@@ -70,6 +77,10 @@ class SourceMisconfigured(SourceError):
 
     disposition = Disposition.OPERATOR
     exit_code = 4
+
+
+class SourceCredentialsRefused(SourceMisconfigured):
+    """The server does not know us (SQLSTATE class 28): with a secret fetched afresh it may."""
 
 
 class SlotLost(SourceError):
@@ -122,6 +133,12 @@ class StoreError(BridgeError):
 
     disposition = Disposition.RETRY
     exit_code = 7
+
+
+class StoreMisconfigured(StoreError):
+    """Tables missing or newer than this program, a right missing: an operator has to change the store."""
+
+    disposition = Disposition.OPERATOR
 
 
 class StoreFenced(StoreError):

@@ -1,0 +1,56 @@
+"""
+What the contract has and this version does not do: refused when set, since a setting that is ignored is a trap.
+
+Delete a line when the behaviour is built; nothing else has to change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from bridge.config.document import Place
+
+_PARK = "a waiting trigger's changes stay in the slot, within the memory budget, until its target takes them"
+
+NOT_YET: Final[dict[str, str]] = {
+    "backlog": _PARK,
+    "triggers.*.backlog": _PARK,
+    "triggers.*.changed": "use filter_criteria, or compare record with changes in the handler",
+    "triggers.*.columns.rename": "rename in the handler",
+    "triggers.*.mask": "leave columns out with columns: {exclude: […]}",
+    "triggers.*.static": "add members in the handler",
+    "triggers.*.transform": "reshape events in the handler",
+    "triggers.*.target.*.envelope": "leave it out, or write pgbridge",
+    "triggers.*.on_failure": "dead letters go to the table alone; read them with pgbridge dlq",
+    "triggers.*.on_dead_letter": "leave it out, or write continue",
+    "triggers.*.circuit_breaker": "leave it out; a target that is down is retried with back-off",
+    "triggers.*.claim_check": "an event too large for its target becomes a dead letter",
+}
+"""Dotted key, `*` for any one part, to what to do instead."""
+
+
+def unavailable(settings: BaseModel) -> Iterator[tuple[Place, str]]:
+    """Each setting of the table that holds something else than its default."""
+    for pattern, instead in NOT_YET.items():
+        for place in _differing(settings, tuple(pattern.split(".")), ()):
+            yield place, f"it is not available in this version; {instead}"
+
+
+def _differing(value: Any, parts: tuple[str, ...], place: Place) -> Iterator[Place]:
+    part, rest = parts[0], parts[1:]
+    if isinstance(value, dict):
+        for key in value if part == "*" else [part] if part in value else []:
+            yield from _differing(value[key], rest, (*place, key))
+    elif isinstance(value, BaseModel):
+        for name, info in type(value).model_fields.items():
+            key = info.alias or name
+            if part not in ("*", key):
+                continue
+            held = getattr(value, name)
+            if rest:
+                yield from _differing(held, rest, (*place, key))
+            elif held != info.get_default(call_default_factory=True, validated_data={}):
+                yield (*place, key)

@@ -1,0 +1,333 @@
+"""
+Settings of one trigger: which changes, in what shape, in which batches, and what becomes of failures.
+
+The names are those of a Lambda event source mapping (ESM), with ESM's meaning, for Lambda and HTTP alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Final, Literal
+
+import orjson
+from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
+
+from bridge.config.section import Float, Int, Name, Section, is_list
+from bridge.config.targets import LAMBDA_EVENT_BYTES, LAMBDA_REQUEST_BYTES, TargetSettings
+from bridge.triggers.tables import PatternSyntaxError, TableSelection
+
+Operation = Literal["insert", "update", "delete", "truncate", "message"]
+
+
+class BacklogSettings(Section):
+    """When a trigger's waiting changes move to the backlog table, so that the slot can go on without them."""
+
+    after_bytes: Annotated[Int, Field(ge=1_048_576)] = 67_108_864
+    """Bytes held in memory for the trigger. Default 64 MiB: half of the process's budget."""
+    after_wal_bytes: Annotated[Int, Field(ge=16_777_216)] = 268_435_456
+    """Bytes of WAL that the slot retains because of the trigger. Default 256 MiB: sixteen segments."""
+    after_seconds: Annotated[Float, Field(ge=0)] = 60.0
+    """Seconds that the oldest waiting change has been waiting. Default 60: longer than a deployment's hiccup."""
+
+
+class ColumnSettings(Section):
+    """Which columns stand in the event."""
+
+    include: tuple[Name, ...] | None = None
+    """Only these columns; default: all."""
+    exclude: tuple[Name, ...] = ()
+    """Not these columns."""
+    rename: Mapping[Name, Name] = Field(default_factory=dict)
+    """Column name in the table to name in the event."""
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> ColumnSettings:
+        if self.include is not None:
+            if not self.include:
+                raise ValueError("include is an empty list, so no column is left; name some, or remove it")
+            both = sorted(set(self.include) & set(self.exclude))
+            if both:
+                raise ValueError(f"include and exclude both name {', '.join(both)}; keep it in one of them")
+        return self
+
+
+class OnFailureSettings(Section):
+    """Where a dead letter is sent besides the table."""
+
+    destination: Annotated[str, Field(pattern=r"^arn:aws[a-zA-Z-]*:(sqs|sns|s3):[^\s]+$")]
+    """ARN of an SQS queue, an SNS topic or an S3 bucket."""
+    type: Literal["SQS", "SNS", "S3"] | None = None
+    """Kind of the destination, as SAM templates name it; told from the ARN where absent."""
+
+    @model_validator(mode="after")
+    def _same_kind(self) -> OnFailureSettings:
+        kind = self.destination.split(":")[2].upper()
+        if self.type is not None and self.type != kind:
+            raise ValueError(f"type is {self.type} and destination is the ARN of something of {kind}; correct one")
+        return self
+
+
+class CircuitBreakerSettings(Section):
+    """When a target counts as down for everyone, so that no record is charged for it."""
+
+    failure_rate: Annotated[Float, Field(gt=0, le=1)] = 0.9
+    """Share of failed invocations within the window that opens the circuit. Default 0.9: nearly all."""
+    minimum_invocations: Annotated[Int, Field(ge=1, le=10_000)] = 20
+    """Invocations within the window below which nothing is concluded. Default 20."""
+    window_in_seconds: Annotated[Float, Field(gt=0, le=3600)] = 60.0
+    """Seconds that are looked back. Default 60."""
+
+
+class ClaimCheckSettings(Section):
+    """Where an event goes that is too large for its target; the target gets a pointer to it."""
+
+    bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+    """S3 bucket."""
+    prefix: str = "pgbridge/"
+    """What object names begin with."""
+
+
+def _patterns(value: Any) -> Any:
+    """A list of patterns, objects or JSON text, or ESM's `{Filters: [{Pattern: '…'}]}`."""
+    if isinstance(value, Mapping):
+        filters = value.get("Filters", value.get("filters"))
+        if len(value) != 1 or not is_list(filters):
+            raise ValueError("it must be a list of patterns, or {Filters: [{Pattern: '…'}]}")
+        value = []
+        for index, item in enumerate(filters):
+            pattern = item.get("Pattern", item.get("pattern")) if isinstance(item, Mapping) and len(item) == 1 else None
+            if pattern is None:
+                raise ValueError(f"Filters[{index}] must be {{Pattern: '…'}} and nothing else")
+            value.append(pattern)
+    if not is_list(value):
+        raise ValueError("it must be a list of patterns, such as [{record: {plan: [pro]}}]")
+    return tuple(_pattern(index, item) for index, item in enumerate(value))
+
+
+def _pattern(index: int, item: Any) -> Any:
+    if isinstance(item, str):
+        try:
+            item = orjson.loads(item)
+        except orjson.JSONDecodeError as error:
+            where = f"line {error.lineno}, column {error.colno}"
+            raise ValueError(f"the pattern [{index}] is not JSON ({where}); write it as an object or as JSON") from None
+    if not isinstance(item, Mapping):
+        raise ValueError(f"the pattern [{index}] must be an object, such as {{record: {{plan: [pro]}}}}")  # noqa: TRY004
+    return item
+
+
+def _order_by(value: Any) -> Any:
+    if isinstance(value, str):
+        if value in ("primary_key", "table", "none"):
+            return value
+        raise ValueError(
+            f"it must be primary_key, table, none, or a list of columns; write [{value}] if it is a column"
+        )
+    if is_list(value) and value and all(isinstance(name, str) and name for name in value):
+        if len(set(value)) != len(value):
+            raise ValueError("it names a column twice")
+        return tuple(value)
+    raise ValueError("it must be primary_key, table, none, or a list of columns")
+
+
+_PATTERN_SCHEMA: Final[dict[str, Any]] = {
+    "anyOf": [
+        {
+            "type": "array",
+            "items": {"anyOf": [{"type": "object"}, {"type": "string", "contentMediaType": "application/json"}]},
+        },
+        {
+            "type": "object",
+            "properties": {
+                "Filters": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {"Pattern": {"type": "string", "contentMediaType": "application/json"}},
+                        "required": ["Pattern"],
+                        "additionalProperties": False,
+                    },
+                }
+            },
+            "required": ["Filters"],
+            "additionalProperties": False,
+        },
+    ]
+}
+_ORDER_BY_SCHEMA: Final[dict[str, Any]] = {
+    "anyOf": [
+        {"enum": ["primary_key", "table", "none"]},
+        {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "uniqueItems": True},
+    ]
+}
+
+
+class TriggerSettings(Section):
+    """A rule: which changes go where, and how."""
+
+    enabled: bool = True
+    """Whether the trigger runs. A disabled one receives nothing, and nothing waits for it."""
+    operations: Annotated[tuple[Operation, ...], Field(min_length=1)] = ("insert", "update", "delete")
+    """
+    insert, update, delete, truncate; message for logical messages. Default: the three that change rows; the others have
+    no row, and a handler must be written for them.
+    """
+    tables: Annotated[tuple[str, ...], Field(validate_default=True)] = ()
+    """
+    Tables as schema.table, with * and ? as globs; !schema.table takes away. Names are exact, without folding to lower
+    case; a name with a dot stands in double quotes.
+    """
+    filter_criteria: Annotated[
+        tuple[Mapping[str, Any], ...], BeforeValidator(_patterns), WithJsonSchema(_PATTERN_SCHEMA)
+    ] = ()
+    """EventBridge patterns over the event; an event passes if one of them matches. Default: every event passes."""
+    changed: tuple[Name, ...] = ()
+    """Updates only where one of these columns changed. Default: any update."""
+    columns: ColumnSettings = ColumnSettings()
+    """Which columns stand in the event. Default: all."""
+    mask: Mapping[str, Any] = Field(default_factory=dict)
+    """Columns whose values are covered (redact, hash, truncate)."""
+    static: Mapping[str, Any] = Field(default_factory=dict)
+    """Members that are added to every event."""
+    transform: Annotated[str | None, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] = None
+    """Python function that takes an event and returns one or None, as module:function."""
+    target: TargetSettings
+    """What is called."""
+    batch_size: Annotated[Int, Field(ge=1, le=10_000)] = 100
+    """Most events in one invocation. Default 100, as ESM's for streams."""
+    maximum_batching_window_in_seconds: Annotated[Float, Field(ge=0, le=300)] = 0.0
+    """
+    Seconds to wait for a batch to fill. Default 0: a batch leaves as soon as there is room, so light load travels at
+    once and heavy load in large batches.
+    """
+    maximum_batch_bytes: Annotated[Int, Field(ge=1024, le=104_857_600)] = 5_500_000
+    """
+    Most bytes in one invocation's body. Default 5.5 MB, under Lambda's 6 MB; 950 kB with invocation_type Event, whose
+    quota is 1 MB.
+    """
+    parallelization_factor: Annotated[Int, Field(ge=1, le=1000)] = 10
+    """Invocations in flight at once for this trigger. Default 10, ESM's most for one shard."""
+    order_by: Annotated[
+        Literal["primary_key", "table", "none"] | tuple[str, ...],
+        BeforeValidator(_order_by),
+        WithJsonSchema(_ORDER_BY_SCHEMA),
+    ] = "primary_key"
+    """
+    What must stay in order: changes of one primary key, of equal values in the listed columns, of the table, or
+    nothing. Default: the primary key: one row's changes arrive as committed, and rows do not wait for each other.
+    """
+    maximum_retry_attempts: Annotated[Int, Field(ge=-1, le=10_000)] = 8
+    """
+    Failed attempts after the first before a change becomes a dead letter; -1 for no limit. Default 8, about a minute
+    of back-off; ESM's own default retries for ever and blocks what comes after.
+    """
+    maximum_record_age_in_seconds: Annotated[Int, Field(ge=-1, le=604_800)] = -1
+    """Seconds since its commit after which a failing change becomes a dead letter: 60 to 604800, or -1 for no limit."""
+    bisect_batch_on_function_error: bool = True
+    """Whether a failed batch is halved to find the bad record. Default true: the good ones need not fail with it."""
+    function_response_types: tuple[Literal["ReportBatchItemFailures"], ...] = ("ReportBatchItemFailures",)
+    """Whether the answer may name failed records in batchItemFailures. Default: yes; without any it is a success."""
+    on_failure: OnFailureSettings | None = None
+    """Where a dead letter is sent besides the dead-letter table."""
+    on_dead_letter: Literal["continue", "hold_key"] = "continue"
+    """continue: later changes of that key go on. hold_key: they wait until the letter is replayed or discarded."""
+    circuit_breaker: CircuitBreakerSettings = CircuitBreakerSettings()
+    """When the target counts as down."""
+    claim_check: ClaimCheckSettings | None = None
+    """Where an event too large for the target goes. Default: the dead letters."""
+    backlog: BacklogSettings | None = None
+    """As the section of the same name, for this trigger alone."""
+    starting_position: Literal["LATEST", "TRIM_HORIZON"] | None = None
+    """Taken so that a pasted template loads. Either begins where the slot stands: nothing older is kept."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _esm_forms(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        data = dict(data)
+        spellings = [key for key in ("DestinationConfig", "destination_config") if key in data]
+        for key in spellings:
+            config = data.pop(key)
+            inner = config.get("OnFailure", config.get("on_failure")) if isinstance(config, Mapping) else None
+            if inner is None or len(config) != 1:
+                raise ValueError(f"{key} must be {{OnFailure: {{Destination: ARN}}}}")
+            if "on_failure" in data or "OnFailure" in data:
+                raise ValueError(f"on_failure and {key} are one setting; keep one of them")
+            data["on_failure"] = inner
+        return data
+
+    @field_validator("operations", mode="before")
+    @classmethod
+    def _lower_case(cls, value: Any) -> Any:
+        if not is_list(value):
+            return value
+        return tuple(dict.fromkeys(item.lower() if isinstance(item, str) else item for item in value))
+
+    @field_validator("tables")
+    @classmethod
+    def _are_patterns(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        try:
+            selection = TableSelection.parse(value)
+        except PatternSyntaxError as error:
+            raise ValueError(str(error)) from error
+        if all(pattern.excludes for pattern in selection.patterns) and info.data.get("operations") != ("message",):
+            raise ValueError("it must name at least one table, such as [public.users] or [shop.*]")
+        return value
+
+    @field_validator("filter_criteria")
+    @classmethod
+    def _compile(cls, value: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, Any], ...]:
+        if value:
+            check_patterns(value)
+        return value
+
+    @field_validator("maximum_record_age_in_seconds")
+    @classmethod
+    def _age(cls, value: int) -> int:
+        if -1 < value < 60:
+            raise ValueError("it must be -1 (no limit) or from 60 to 604800 seconds")
+        return value
+
+    @field_validator("backlog", "circuit_breaker", "columns", mode="before")
+    @classmethod
+    def _null_is_default(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None and info.field_name != "backlog":
+            return {}
+        return value
+
+    @model_validator(mode="after")
+    def _fits_the_target(self) -> TriggerSettings:
+        target = self.target.lambda_
+        if target is None:
+            return self
+        quota = LAMBDA_EVENT_BYTES if target.invocation_type == "Event" else LAMBDA_REQUEST_BYTES
+        if self.maximum_batch_bytes > quota:
+            if "maximum_batch_bytes" in self.model_fields_set:
+                raise ValueError(
+                    f"maximum_batch_bytes is {self.maximum_batch_bytes}, and Lambda takes at most {quota} bytes "
+                    f"with invocation_type {target.invocation_type}"
+                )
+            # The default depends on the target; set past `frozen` while the object is still being made.
+            object.__setattr__(self, "maximum_batch_bytes", 950_000)
+        return self
+
+    @property
+    def table_selection(self) -> TableSelection:
+        """`tables`, parsed."""
+        return TableSelection.parse(self.tables)
+
+
+def check_patterns(patterns: Iterable[Mapping[str, Any]]) -> None:
+    """
+    Compile filter patterns and throw the result away.
+
+    Raises:
+        ValueError: a pattern is not valid; says where in it and why.
+    """
+    from bridge.triggers.filter import PatternError, compile_patterns  # noqa: PLC0415 - being built
+
+    try:
+        compile_patterns(list(patterns))
+    except PatternError as error:
+        raise ValueError(str(error)) from error
