@@ -124,9 +124,9 @@ def _silence_stdout() -> None:
 
 def _start_logging(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
     if not ctx.resilient_parsing:
-        from bridge.observe import log  # noqa: PLC0415 - structlog is not needed for --help
+        from bridge.observe.log import configure  # noqa: PLC0415 - structlog is not needed for --help
 
-        log.configure(value)
+        configure(value)
 
 
 def _add_common_options(command: click.Command) -> None:
