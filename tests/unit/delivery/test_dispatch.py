@@ -1,0 +1,218 @@
+"""A trigger at work: what it sends, when, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bridge.batching.lanes import Window
+from bridge.change import Event, Position, Transaction
+from bridge.clock import SystemClock
+from bridge.delivery.decide import Policy
+from bridge.delivery.dispatch import Dispatcher
+from bridge.delivery.outcome import Delivered, Evidence, Failed, Misconfigured, Partial, Rejected
+from bridge.lsn import LSN
+from bridge.testing import MemoryTarget
+from bridge.triggers.envelope import Envelope
+
+EVIDENCE = Evidence("HTTP 500", status=500)
+
+
+def event(number: int, key: bytes | None = None) -> Event:
+    transaction = Transaction(1000 + number, 900, 0.0, number)
+    event_id = Position(LSN(transaction.commit_lsn), 0).event_id.encode()
+    return Event(event_id, transaction, 0, key, None, "public.t", "insert", b'{"id":"%b","metadata":{' % event_id)
+
+
+class Rig:
+    def __init__(self, **changes):
+        self.target = MemoryTarget()
+        self.moves = asyncio.Event()
+        self.errors: list[BaseException] = []
+        settings = {
+            "batch_size": 10,
+            "parallel": 2,
+            "attempts": 1,
+            "bisect": False,
+            "batched": True,
+            "wait": 0.0,
+        } | changes
+        self.dispatcher = Dispatcher(
+            "t",
+            target=self.target,
+            envelope=Envelope("t", "7"),
+            batched=settings["batched"],
+            window=Window(settings["batch_size"], settings["wait"], 1 << 20, 60),
+            policy=Policy(settings["attempts"], -1, settings["bisect"]),
+            parallelization_factor=settings["parallel"],
+            checkpoint=Position(LSN(1), 0),
+            clock=SystemClock(),
+            moved=self.moves.set,
+            failed=self.errors.append,
+        )
+
+    def admit(self, *events: Event) -> None:
+        self.dispatcher.inbox.extend(events)
+        self.dispatcher.admit()
+
+    async def settled(self, count: int) -> None:
+        while self.dispatcher.settled_total < count:
+            await self.moves.wait()
+            self.moves.clear()
+
+
+async def test_events_arrive_as_records_with_the_triggers_tail():
+    rig = Rig()
+    rig.admit(event(1), event(2))
+    await rig.settled(2)
+    (invocation,) = rig.target.invocations
+    assert list(invocation.ids) == ["00000000000003E9-0000000000", "00000000000003EA-0000000000"]
+    first, _second = rig.target.events()
+    assert first["metadata"] == {"trigger": "t", "idempotency_key": "7-t-00000000000003E9-0000000000"}
+    assert rig.dispatcher.buffered_bytes == 0
+    assert rig.dispatcher.tracker.checkpoint == event(2).position
+
+
+async def test_no_more_calls_are_in_flight_than_the_parallelization_factor():
+    rig = Rig(batch_size=1, parallel=2)
+    held = [asyncio.get_running_loop().create_future() for _ in range(3)]
+    rig.target.answer(*held)
+    rig.admit(event(1), event(2), event(3))
+    await rig.target.called(2)
+    assert rig.dispatcher.in_flight == 2
+    assert len(rig.target.invocations) == 2
+    held[0].set_result(Delivered())
+    await rig.target.called(3)
+    for rest in held[1:]:
+        rest.set_result(Delivered())
+    await rig.settled(3)
+
+
+async def test_a_record_that_keeps_failing_becomes_a_dead_letter_with_the_same_event():
+    rig = Rig(attempts=1)
+    one = event(1)
+    rig.target.answer(
+        Failed(EVIDENCE),
+        Failed(Evidence("HTTP 502", detail="bad gateway", status=502, request_id="r", log_tail="tail")),
+    )
+    rig.admit(one)
+    await rig.settled(1)
+    (letter,) = rig.dispatcher.letters
+    assert (letter.event_id, letter.error, letter.status, letter.attempts, letter.detail) == (
+        one.id.decode(),
+        "HTTP 502",
+        502,
+        2,
+        "bad gateway",
+    )
+    assert letter.event == Envelope("t", "7").event(one)
+    assert (letter.request_id, letter.log_tail) == ("r", "tail")
+    assert letter.first_failed_at <= letter.last_failed_at
+    assert {tuple(invocation.ids) for invocation in rig.target.invocations} == {(one.id.decode(),)}
+
+
+async def test_what_succeeded_is_never_sent_again():
+    rig = Rig(attempts=3)
+    events = [event(n, b"%d" % n) for n in range(5)]
+    rig.target.answer(lambda invocation: Partial(frozenset({invocation.ids[2]}), EVIDENCE))
+    rig.admit(*events)
+    await rig.settled(5)
+    assert [list(invocation.ids) for invocation in rig.target.invocations][1:] == [[events[2].id.decode()]]
+
+
+async def test_a_rejected_record_is_isolated_and_set_aside_without_another_try():
+    rig = Rig(attempts=5)
+    events = [event(n, b"%d" % n) for n in range(4)]
+    bad = events[2].id.decode()
+
+    def answer(invocation):
+        return Rejected(Evidence("HTTP 422", status=422)) if bad in invocation.ids else Delivered()
+
+    rig.target.answer(*[answer] * 20)
+    rig.admit(*events)
+    await rig.settled(4)
+    assert [letter.event_id for letter in rig.dispatcher.letters] == [bad]
+    assert sum(1 for invocation in rig.target.invocations if list(invocation.ids) == [bad]) == 1
+
+
+async def test_a_misconfigured_target_pauses_the_trigger_and_charges_nothing():
+    rig = Rig(parallel=5, batch_size=1)
+    rig.target.answer(Misconfigured(Evidence("HTTP 403", status=403), "grant the right"))
+    rig.admit(event(1), event(2))
+    await rig.target.called(2)
+    await rig.settled(1)
+    assert rig.dispatcher.letters == []
+    assert len(rig.target.invocations) <= 2
+
+
+async def test_an_operators_pause_holds_until_resumed():
+    rig = Rig()
+    rig.dispatcher.pause()
+    rig.admit(event(1))
+    assert rig.dispatcher.in_flight == 0
+    rig.dispatcher.resume()
+    await rig.settled(1)
+
+
+async def test_a_full_window_of_unsaved_events_waits_for_the_store():
+    rig = Rig(batch_size=100, parallel=1)
+    rig.admit(*[event(n) for n in range(3000)])
+    await rig.settled(1000)
+    while rig.dispatcher.in_flight:
+        await asyncio.sleep(0)
+    assert rig.dispatcher.unsaved == 1000
+    assert rig.dispatcher.save_is_pressing
+    rig.dispatcher.saved(rig.dispatcher.settled_total)
+    await rig.settled(2000)
+
+
+async def test_draining_finishes_what_is_in_flight_and_sends_no_more():
+    rig = Rig(batch_size=1, parallel=1)
+    held = asyncio.get_running_loop().create_future()
+    rig.target.answer(held)
+    rig.admit(event(1), event(2))
+    await rig.target.called(1)
+    drained = asyncio.create_task(rig.dispatcher.drain(30))
+    held.set_result(Delivered())
+    assert await drained == 0
+    assert len(rig.target.invocations) == 1
+    assert (
+        rig.dispatcher.tracker.checkpoint == event(1).position._replace(ordinal=0) or len(rig.dispatcher.tracker) == 1
+    )
+
+
+async def test_draining_abandons_a_call_that_takes_too_long():
+    rig = Rig()
+    rig.target.answer(asyncio.get_running_loop().create_future())
+    rig.admit(event(1))
+    await rig.target.called(1)
+    assert await rig.dispatcher.drain(0.01) == 1
+    assert len(rig.dispatcher.tracker) == 1
+    assert rig.errors == []
+
+
+@pytest.mark.parametrize("batched", [True, False])
+async def test_a_call_names_its_content_the_same_on_every_attempt(batched):
+    rig = Rig(attempts=3, batched=batched, batch_size=5 if batched else 1)
+    rig.target.answer(Failed(EVIDENCE))
+    rig.admit(*[event(n) for n in range(2 if batched else 1)])
+    await rig.settled(1)
+    first, second = rig.target.invocations
+    assert first.message_id == second.message_id
+    assert first.body == second.body
+    assert (first.attempt, second.attempt) == (1, 2)
+
+
+async def test_a_bug_in_a_target_costs_its_batch_an_attempt_and_nothing_else():
+    rig = Rig(attempts=0)
+
+    def bug(_invocation):
+        raise KeyError("row value")
+
+    rig.target.answer(bug)
+    rig.admit(event(1))
+    await rig.settled(1)
+    (letter,) = rig.dispatcher.letters
+    assert "KeyError" in letter.error
+    assert "row value" not in letter.error + letter.detail
