@@ -41,8 +41,6 @@ from bridge.store.protocol import DeadLetter, Store
 # little of what a light load had settled; under heavy load a full window of calls saves sooner.
 SAVE_PAUSE_SECONDS = 0.05
 STORE_RETRY_SECONDS = 1.0
-# A server with nothing to send stays silent unless asked; one that was asked this long ago is gone.
-SILENCE_SECONDS = 120.0
 # A walsender that is shutting down asks again after every answer until it hears that all is flushed.
 SHUTDOWN_REQUESTS = 20
 
@@ -90,7 +88,6 @@ class Pipeline:
         self._stream = stream
         self._dispatchers = dispatchers
         self._store = store
-        self._status_interval = status_interval_seconds
         self._max_buffered = max_buffered_bytes
         self._clock = clock
         self._settled = asyncio.Event()
@@ -259,11 +256,8 @@ class Pipeline:
             wait = self.feedback.due_at() - self._clock.monotonic()
             if wait > 0:
                 await asyncio.sleep(wait)
-                continue
-            silent = self._clock.monotonic() - self.frames_at if self._reading else 0.0
-            if silent > SILENCE_SECONDS:
-                raise SourceUnavailable(f"the server has answered nothing for {silent:.0f} s")
-            self._send_status(reply=silent > self._status_interval)
+            else:
+                self._send_status()
 
     def _answer_request(self) -> None:
         """
@@ -281,7 +275,7 @@ class Pipeline:
         if self._unanswered_requests >= SHUTDOWN_REQUESTS:
             raise SourceUnavailable("the server asks again and again for a confirmation that can't be given yet")
 
-    def _send_status(self, *, reply: bool = False) -> None:
+    def _send_status(self) -> None:
         now = self._clock.monotonic()
         status = self.feedback.status(now, received_lsn=self.received_lsn)
-        self._stream.send_status(status.written, status.flushed, status.applied, now=self._clock.now(), reply=reply)
+        self._stream.send_status(status.written, status.flushed, status.applied, now=self._clock.now())

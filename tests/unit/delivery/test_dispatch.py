@@ -159,8 +159,8 @@ async def test_a_full_window_of_unsaved_events_waits_for_the_store():
     rig = Rig(batch_size=100, parallel=1)
     rig.admit(*[event(n) for n in range(3000)])
     await rig.settled(1000)
-    while rig.dispatcher.in_flight:
-        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert rig.dispatcher.in_flight == 0
     assert rig.dispatcher.unsaved == 1000
     assert rig.dispatcher.save_is_pressing
     rig.dispatcher.saved(rig.dispatcher.settled_total)
@@ -177,9 +177,7 @@ async def test_draining_finishes_what_is_in_flight_and_sends_no_more():
     held.set_result(Delivered())
     assert await drained == 0
     assert len(rig.target.invocations) == 1
-    assert (
-        rig.dispatcher.tracker.checkpoint == event(1).position._replace(ordinal=0) or len(rig.dispatcher.tracker) == 1
-    )
+    assert rig.dispatcher.tracker.checkpoint == Position(LSN(1002), -1)
 
 
 async def test_draining_abandons_a_call_that_takes_too_long():
