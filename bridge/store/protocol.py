@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from bridge.change import Position
 from bridge.lsn import LSN
@@ -37,7 +38,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A change set aside with its reason. Unique by (trigger, event_id); a later failure of the same updates it."""
+    """
+    A change set aside with its reason. Unique by (slot, trigger, event_id); a later failure of the same updates it.
+
+    A store keeps `event` and the keys byte for byte. Of texts it keeps what PostgreSQL can (`store/text.py`).
+    """
 
     trigger: str
     event_id: str
@@ -53,6 +58,10 @@ class DeadLetter:
     request_id: str | None = None
     log_tail: str | None = field(default=None, repr=False)
     ordering_key: bytes | None = field(default=None, repr=False)
+    old_ordering_key: bytes | None = field(default=None, repr=False)
+    """Where the change altered its ordering key: a replay keeps it behind the letters of both."""
+    barrier: bool = False
+    """A replay sends it after all older letters of its trigger, and before all younger ones."""
     id: int | None = None
     """Given by the store."""
 
@@ -61,13 +70,40 @@ class DeadLetter:
 class LetterFilter:
     """Which dead letters; None means any. All given conditions must hold."""
 
+    slot: str | None = None
     ids: Sequence[int] | None = None
     trigger: str | None = None
     table: str | None = None
     since: datetime | None = None
     """First failed at or after."""
     error: str | None = None
-    """Substring of `error`, case-insensitive."""
+    """Substring of `error`, without regard to the case of ASCII letters."""
+    up_to_id: int | None = None
+    """None that was set aside after this one: a long replay or discard ends although new letters keep coming."""
+
+
+ANY_LETTER: Final = LetterFilter()
+
+
+@dataclass(frozen=True, slots=True)
+class LetterSurvey:
+    """How many letters match a filter."""
+
+    by_trigger: Mapping[str, int]
+    newest_id: int
+    """0 where there are none; for `LetterFilter.up_to_id`."""
+
+    @property
+    def total(self) -> int:
+        return sum(self.by_trigger.values())
+
+
+class ReplayClaim(Protocol):
+    """The right of one process to replay the letters of one trigger."""
+
+    async def check(self) -> None:
+        """`StoreError` when the claim was lost, with its connection."""
+        ...
 
 
 class Store(Protocol):
@@ -91,7 +127,25 @@ class Store(Protocol):
         ...
 
     async def claim(self, identity: SourceIdentity) -> Progress:
-        """Raise the epoch and return what is stored; from now on this store object writes with the new epoch."""
+        """
+        Raise the epoch and return what is stored; from now on this store object writes with the new epoch.
+
+        Once it returns, no save of an earlier epoch can follow, and none is missing from what it returns. The first
+        claim of a slot stores the identity; later ones leave it as it is, for the caller to compare and refuse.
+        """
+        ...
+
+    async def adopt(self, identity: SourceIdentity) -> None:
+        """
+        Replace the stored identity of the claimed slot, once it is clear that positions hold on: a new timeline.
+
+        Raises:
+            StoreFenced: another process has claimed the slot since.
+        """
+        ...
+
+    async def forget(self, slot: str) -> None:
+        """Drop identity and positions of a slot that is begun anew; dead letters stay, and every claim is void."""
         ...
 
     async def save(
@@ -103,6 +157,9 @@ class Store(Protocol):
         """
         Save progress, and the letters it passes, in one transaction.
 
+        Durable when it returns, so that the slot may be confirmed. Saving the same again changes nothing, so a save
+        whose answer was lost may be repeated.
+
         Raises:
             StoreFenced: another process has claimed the slot since.
             InvariantBroken: a stored position would move back.
@@ -110,15 +167,22 @@ class Store(Protocol):
         ...
 
     async def letters(self, where: LetterFilter, *, limit: int | None = None) -> Sequence[DeadLetter]:
-        """Matching letters in event order."""
+        """Matching letters in event order, which is commit order."""
         ...
 
-    def iterate_letters(self, where: LetterFilter) -> AsyncIterator[DeadLetter]:
-        """The same in event order with bounded memory, however many there are."""
+    def iterate_letters(self, where: LetterFilter, *, whole: bool = True) -> AsyncIterator[DeadLetter]:
+        """
+        The same in event order with bounded memory, however many there are; `whole` False leaves `event` and `detail`
+        empty and costs less.
+        """
         ...
 
-    async def count_letters(self) -> Mapping[str, int]:
+    async def count_letters(self, where: LetterFilter = ANY_LETTER) -> Mapping[str, int]:
         """Dead letters by trigger."""
+        ...
+
+    async def survey_letters(self, where: LetterFilter) -> LetterSurvey:
+        """How many match, and where a replay or discard that begins now has to end."""
         ...
 
     async def discard_letters(self, ids: Sequence[int]) -> int:
@@ -135,5 +199,16 @@ class Store(Protocol):
         request_id: str | None,
         log_tail: str | None,
     ) -> None:
-        """A replay failed: the letter stays, with one more attempt and the new reason."""
+        """A replay failed: the letter stays, with one more attempt and the new reason. No letter, no effect."""
+        ...
+
+    def replaying(
+        self, slot: str, trigger: str, *, on_wait: Callable[[], None] | None = None
+    ) -> AbstractAsyncContextManager[ReplayClaim]:
+        """
+        Be the only one who replays this trigger's letters; wait, and call `on_wait` once, while another process does.
+
+        One at a time per trigger is what keeps the letters of a key in order and sends none twice. The claim goes with
+        the process that holds it, however that ends.
+        """
         ...

@@ -1,0 +1,160 @@
+-- What the store asks of the database. Each query stands under its name; `{schema}` is quoted in, `%(name)s` is a
+-- parameter, and other braces hold a part of the query that depends on the question.
+
+
+-- prepare_session --
+-- Roles and databases can set any of these otherwise. Where commits are not even flushed, they are from here on: a slot
+-- confirmed past a checkpoint or a dead letter that a crash takes back is a loss. A stronger setting is kept.
+SELECT
+    set_config('search_path', 'pg_catalog, pg_temp', false),
+    set_config('timezone', 'UTC', false),
+    set_config('datestyle', 'ISO', false),
+    set_config('default_transaction_isolation', 'read committed', false),
+    set_config('statement_timeout', %(statement_timeout)s, false),
+    set_config('lock_timeout', %(lock_timeout)s, false),
+    set_config('idle_in_transaction_session_timeout', %(idle_in_transaction_timeout)s, false),
+    set_config('jit', 'off', false),
+    set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN 'on'
+        ELSE current_setting('synchronous_commit') END, false)
+
+
+-- has_version_table --
+SELECT EXISTS (
+    SELECT FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE nspname = %(schema)s AND relname = 'schema_version'
+)
+
+
+-- has_schema --
+SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)
+
+
+-- installed_version --
+SELECT coalesce(max(version), 0) FROM {schema}.schema_version
+
+
+-- take_migration_lock --
+SELECT pg_advisory_xact_lock(%(key)s)
+
+
+-- progress --
+SELECT s.epoch, s.confirmed_lsn, s.system_identifier, s.timeline, s.database, c.trigger, c.commit_lsn, c.ordinal
+FROM {schema}.slots AS s LEFT JOIN {schema}.checkpoints AS c USING (slot)
+WHERE s.slot = %(slot)s
+
+
+-- raise_epoch --
+-- Waits for a save that is under way and bars those of older epochs. What it stored must be read by a later statement:
+-- this one's snapshot may be older than the lock.
+INSERT INTO {schema}.slots AS old (slot, system_identifier, timeline, database, epoch)
+VALUES (%(slot)s, %(system_identifier)s, %(timeline)s, %(database)s, 1)
+ON CONFLICT (slot) DO UPDATE SET
+    epoch = old.epoch + 1,
+    system_identifier = coalesce(old.system_identifier, excluded.system_identifier),
+    timeline = coalesce(old.timeline, excluded.timeline),
+    database = coalesce(old.database, excluded.database),
+    updated_at = now()
+
+
+-- adopt_identity --
+UPDATE {schema}.slots SET
+    system_identifier = %(system_identifier)s,
+    timeline = %(timeline)s,
+    database = %(database)s,
+    updated_at = now()
+WHERE slot = %(slot)s AND epoch = %(epoch)s
+
+
+-- forget_slot --
+-- The row stays, with a higher epoch: a process of before must not find its old epoch again.
+UPDATE {schema}.slots SET
+    epoch = epoch + 1,
+    system_identifier = NULL,
+    timeline = NULL,
+    database = NULL,
+    confirmed_lsn = NULL,
+    updated_at = now()
+WHERE slot = %(slot)s
+
+
+-- forget_checkpoints --
+DELETE FROM {schema}.checkpoints WHERE slot = %(slot)s
+
+
+-- save_progress --
+SELECT {schema}.save_progress(
+    %(slot)s, %(epoch)s, %(confirmed_lsn)s::pg_lsn,
+    %(triggers)s::text[], %(commit_lsns)s::pg_lsn[], %(ordinals)s::bigint[]
+)
+
+
+-- set_aside --
+-- Repeating it changes nothing: a save whose answer was lost is made again.
+INSERT INTO {schema}.dead_letters AS old (
+    slot, trigger, event_id, table_name, event, error, detail, status, request_id, log_tail, attempts,
+    first_failed_at, last_failed_at, ordering_key, old_ordering_key, barrier
+)
+VALUES (
+    %(slot)s, %(trigger)s, %(event_id)s, %(table)s, %(event)b, %(error)s, %(detail)s, %(status)s, %(request_id)s,
+    %(log_tail)s, %(attempts)s, %(first_failed_at)s, %(last_failed_at)s, %(ordering_key)b, %(old_ordering_key)b,
+    %(barrier)s
+)
+ON CONFLICT (slot, trigger, event_id) DO UPDATE SET
+    event = excluded.event,
+    error = excluded.error,
+    detail = excluded.detail,
+    status = excluded.status,
+    request_id = excluded.request_id,
+    log_tail = excluded.log_tail,
+    attempts = greatest(old.attempts, excluded.attempts),
+    first_failed_at = least(old.first_failed_at, excluded.first_failed_at),
+    last_failed_at = greatest(old.last_failed_at, excluded.last_failed_at),
+    ordering_key = excluded.ordering_key,
+    old_ordering_key = excluded.old_ordering_key,
+    barrier = excluded.barrier
+
+
+-- page_of_letters --
+-- The sizes come from the rows' headers, so what is over the page's bytes is not fetched from its TOAST table.
+SELECT {columns} FROM (
+    SELECT page.*, sum({size}) OVER (ORDER BY event_id, id) - {size} AS bytes_before
+    FROM (
+        SELECT * FROM {schema}.dead_letters WHERE {conditions} ORDER BY event_id, id LIMIT %(rows)s
+    ) AS page
+) AS sized
+WHERE bytes_before < %(bytes)s
+ORDER BY event_id, id
+
+
+-- survey_letters --
+SELECT trigger, count(*), max(id) FROM {schema}.dead_letters WHERE {conditions} GROUP BY trigger
+
+
+-- discard_letters --
+DELETE FROM {schema}.dead_letters WHERE id = ANY (%(ids)s)
+
+
+-- fail_letter_again --
+UPDATE {schema}.dead_letters SET
+    error = %(error)s,
+    detail = %(detail)s,
+    status = %(status)s,
+    request_id = %(request_id)s,
+    log_tail = %(log_tail)s,
+    attempts = attempts + 1,
+    last_failed_at = greatest(last_failed_at, now())
+WHERE id = %(id)s
+
+
+-- try_replay_lock --
+SELECT pg_try_advisory_lock(%(key)s)
+
+
+-- check_replay_lock --
+-- Asked through a pooler that lends connections by the transaction, another session would answer.
+SELECT EXISTS (
+    SELECT FROM pg_locks
+    WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND (classid::bigint << 32 | objid::bigint) = %(key)s AND objsubid = 1
+)
