@@ -7,11 +7,15 @@ The rules are those of Lambda's event source mappings for streams ("Reporting ba
 conditions). Success: null, {}, [], "", nothing at all, and an object whose `batchItemFailures` is absent, null or
 empty. Anything that can't be read as a report is the failure of the whole batch: to take it for a success would lose
 what the handler meant to give back.
+
+Event source mappings read reports only where they were told to; we read them also where nobody said anything. There, an
+answer that is no object at all, such as a webhook receiver's `OK`, is not a broken report but none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any, Final
 
 import orjson
@@ -20,30 +24,53 @@ FAILURES: Final = "batchItemFailures"
 IDENTIFIER: Final = "itemIdentifier"
 
 
+class Report(Enum):
+    """What a target's answer is to the trigger."""
+
+    IGNORED = "ignored"
+    """Not read: any success is one."""
+    WELCOME = "welcome"
+    """Read where it is a JSON object; nobody promised that it would be one."""
+    EXPECTED = "expected"
+    """The settings say that it is a report, so whatever is none is a failure."""
+
+
 class UnusableReport(ValueError):
     """The answer is no report; the message says where it departs from the form, and quotes nothing of it."""
 
 
-def failed_ids(body: bytes, ids: Sequence[str]) -> frozenset[str]:
+def failed_ids(
+    body: bytes, ids: Sequence[str], *, whole: bool = True, report: Report = Report.EXPECTED
+) -> frozenset[str]:
     """
     The events that the handler gave back; empty when all of them succeeded.
 
     Args:
-        body: the whole answer.
+        body: the answer.
         ids: the event ids of the batch.
+        whole: False where only the beginning of the answer was read.
+        report: how the answer is meant.
 
     Raises:
         UnusableReport: the batch has failed as a whole.
     """
-    if not body.strip():
+    if report is Report.IGNORED or not body.strip():
         return frozenset()
+    if not whole:
+        if report is Report.WELCOME and FAILURES.encode() not in body:
+            return frozenset()
+        raise UnusableReport("it is longer than a report of this batch can be")
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError:
+        if report is Report.WELCOME:
+            return frozenset()
         raise UnusableReport("it is not JSON") from None  # the error would carry the whole document
     if answer is None or answer in ({}, [], ""):
         return frozenset()
     if not isinstance(answer, dict):
+        if report is Report.WELCOME:
+            return frozenset()
         raise UnusableReport("it is not an object")
     _refuse_other_spellings(answer, FAILURES, "the response")
     failures = answer.get(FAILURES)

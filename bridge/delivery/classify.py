@@ -27,7 +27,7 @@ from typing import Any, Final
 import orjson
 
 from bridge.delivery.answer import Answer, Fault, NoAnswer
-from bridge.delivery.batch_response import UnusableReport, failed_ids
+from bridge.delivery.batch_response import Report, UnusableReport, failed_ids
 from bridge.delivery.lambda_errors import ErrorClass, error_class, remedy
 from bridge.delivery.outcome import (
     Accepted,
@@ -70,35 +70,43 @@ _GONE: Final = 410
 
 _FAULT_REMEDIES: Final = {
     Fault.ADDRESS_REFUSED: (
-        "link-local, metadata, unspecified and multicast addresses are never called, and loopback only by a loopback "
-        "url; let the target's url name a public or private host"
+        "link-local, metadata, unspecified and multicast addresses are never called, and loopback only where the "
+        "{setting} says loopback; let it name a public or private host"
     ),
-    Fault.NAME_UNKNOWN: "check the host in the target's url, and the resolver of this machine",
+    Fault.NAME_UNKNOWN: "check the host in the target's {setting}, and the resolver of this machine",
     Fault.NOT_VERIFIED: "renew the endpoint's certificate, or let this machine trust the authority that issued it",
     Fault.NO_TLS: "check that the target's port speaks TLS 1.2 or later and what client certificate it wants",
 }
 
 
-def fault_outcome(fault: NoAnswer) -> Outcome:
-    """What a call without an answer means."""
+def fault_outcome(fault: NoAnswer, *, setting: str = "url") -> Outcome:
+    """What a call without an answer means; `setting` is what the target's host was taken from."""
     evidence = Evidence(fault.error)
+    remedy = fault_remedy(fault, setting=setting)
+    return Failed(evidence) if remedy is None else Misconfigured(evidence, remedy)
+
+
+def fault_remedy(fault: NoAnswer, *, setting: str = "url") -> str | None:
+    """What to do about it; None where it may pass by itself."""
     known = _FAULT_REMEDIES.get(fault.fault)
-    return Failed(evidence) if known is None else Misconfigured(evidence, known)
+    return None if known is None else known.format(setting=setting)
 
 
-def http_outcome(answer: Answer, *, ids: Sequence[str], report_failures: bool, now: float) -> Outcome:
+def http_outcome(answer: Answer, *, ids: Sequence[str], report: Report, now: float) -> Outcome:
     """
     What an HTTP answer means.
 
     Args:
         answer: what came back.
         ids: the event ids of the call.
-        report_failures: whether the body of a success is read as a report of failed records.
+        report: whether the body of a success may or must be a report of failed records.
         now: seconds since 1970, to read a `Retry-After` date with.
     """
     status = answer.status
     if 200 <= status < 300:
-        return _reported(answer, ids, Evidence("", status=status)) if report_failures else _DELIVERED
+        if report is Report.IGNORED:
+            return _DELIVERED
+        return _reported(answer, ids, report, Evidence("", status=status))
     evidence = Evidence(
         f"HTTP {status}" + (" (redirects are not followed)" if 300 <= status < 400 else ""),
         detail=_text(answer.body),
@@ -129,7 +137,7 @@ def http_outcome(answer: Answer, *, ids: Sequence[str], report_failures: bool, n
 
 
 def lambda_outcome(
-    answer: Answer, *, function: str, ids: Sequence[str], event: bool, report_failures: bool, now: float
+    answer: Answer, *, function: str, ids: Sequence[str], event: bool, report: Report, now: float
 ) -> Outcome:
     """
     What Lambda's answer to Invoke means.
@@ -139,7 +147,7 @@ def lambda_outcome(
         function: the function as configured, for the remedy.
         ids: the event ids of the call.
         event: True for the invocation type `Event`, which is settled when Lambda has taken it (202).
-        report_failures: whether the function's answer is read as a report of failed records.
+        report: whether the function's answer may or must be a report of failed records.
         now: seconds since 1970, to read a `Retry-After` date with.
     """
     status, headers = answer.status, answer.headers
@@ -147,7 +155,7 @@ def lambda_outcome(
         return _ACCEPTED
     if not event and status == 200:
         function_error = headers.get("X-Amz-Function-Error")
-        if function_error is None and not report_failures:
+        if function_error is None and report is Report.IGNORED:
             return _DELIVERED
         evidence = Evidence(
             _function_error(function_error, answer.body) if function_error is not None else "",
@@ -156,7 +164,7 @@ def lambda_outcome(
             request_id=_request_id(headers, ("x-amzn-requestid",)),
             log_tail=_log_tail(headers.get("X-Amz-Log-Result")),
         )
-        return Failed(evidence) if function_error is not None else _reported(answer, ids, evidence)
+        return Failed(evidence) if function_error is not None else _reported(answer, ids, report, evidence)
     return _api_error(answer, function, now)
 
 
@@ -194,11 +202,9 @@ def _api_error(answer: Answer, function: str, now: float) -> Outcome:
             return Rejected(evidence)
 
 
-def _reported(answer: Answer, ids: Sequence[str], evidence: Evidence) -> Outcome:
-    if not answer.whole:
-        return Failed(_with_error(evidence, "the response is longer than a report of this batch can be", answer.body))
+def _reported(answer: Answer, ids: Sequence[str], report: Report, evidence: Evidence) -> Outcome:
     try:
-        failed = failed_ids(answer.body, ids)
+        failed = failed_ids(answer.body, ids, whole=answer.whole, report=report)
     except UnusableReport as unusable:
         return Failed(_with_error(evidence, f"the response is not a report of failed records: {unusable}", answer.body))
     if not failed:

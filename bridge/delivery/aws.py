@@ -1,0 +1,225 @@
+"""
+What boto3 does for delivery, all of it apart from the calls that are hot: finding credentials, regions and endpoints.
+
+The SDK's own rules hold, so whatever works for other AWS programs works here: environment, shared files, SSO, container
+and instance roles, web identity; AWS_ENDPOINT_URL and the profile's settings. boto3 is imported when the first AWS
+target is used, and everything that may reach the network runs in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from bridge.clock import Clock
+from bridge.delivery.sigv4 import AwsKeys
+
+if TYPE_CHECKING:
+    from mypy_boto3_lambda import LambdaClient
+
+_T = TypeVar("_T")
+
+KEPT_SECONDS: Final = 30.0
+"""
+How long keys are used without asking botocore again. It renews temporary ones 15 minutes before they end, so nothing
+is lost by asking twice a minute; and asking for each call would cost more than signing it.
+"""
+
+_PASSING: Final = frozenset(
+    {"Throttling", "ThrottlingException", "RequestLimitExceeded", "ServiceUnavailable", "InternalFailure"}
+)
+
+
+class AwsUnusable(Exception):
+    """The SDK can't be used as it is set up; `lasting` tells a fault of configuration from one that may pass."""
+
+    def __init__(self, error: str, remedy: str, *, lasting: bool = True) -> None:
+        super().__init__(error)
+        self.error = error
+        self.remedy = remedy
+        self.lasting = lasting
+
+
+class AwsCredentials:
+    """The keys of one identity: the process's own, or a role that it assumes."""
+
+    def __init__(self, clock: Clock, *, role_arn: str | None = None, region: str | None = None) -> None:
+        self._clock = clock
+        self._role_arn = role_arn
+        self._region = region
+        self._source: Any = None
+        self._keys: AwsKeys | None = None
+        self._asked_at = 0.0
+        self._in_doubt = False
+        self._lock = asyncio.Lock()
+
+    async def keys(self) -> AwsKeys:
+        """
+        The keys to sign with now.
+
+        Raises:
+            AwsUnusable: there are none, or their source did not answer.
+        """
+        keys = self._keys
+        if keys is not None and self._clock.monotonic() - self._asked_at < KEPT_SECONDS:
+            return keys
+        async with self._lock:
+            if self._keys is None or self._clock.monotonic() - self._asked_at >= KEPT_SECONDS:
+                await self._ask(anew=False)
+            assert self._keys is not None  # noqa: S101 - `_ask` raised otherwise
+            return self._keys
+
+    def proved(self) -> None:
+        """The keys were accepted."""
+        self._in_doubt = False
+
+    async def renew(self, refused: AwsKeys) -> bool:
+        """
+        Look for credentials from the start, because these were refused.
+
+        Returns:
+            True where it is worth trying again: there are other keys now. After that, only once they were accepted:
+            a role gives new keys each time, whatever it may not do.
+        """
+        async with self._lock:
+            if self._keys is not refused:
+                return True
+            try:
+                await self._ask(anew=True)
+            except AwsUnusable:
+                return False
+            if self._keys == refused:
+                return False
+            first = not self._in_doubt
+            self._in_doubt = True
+            return first
+
+    async def _ask(self, *, anew: bool) -> None:
+        source = None if anew else self._source
+        self._source, keys = await asyncio.to_thread(self._read, source)
+        if keys != self._keys:
+            self._keys = keys  # kept as one object while it is the same: the signer's cache goes by identity
+        self._asked_at = self._clock.monotonic()
+
+    def _read(self, source: Any) -> tuple[Any, AwsKeys]:
+        def read() -> tuple[Any, AwsKeys]:
+            found = source if source is not None else self._find()
+            frozen = found.get_frozen_credentials()
+            return found, AwsKeys(frozen.access_key, frozen.secret_key, frozen.token)
+
+        return _translated(read)
+
+    def _find(self) -> Any:
+        session = _session()
+        own = session.get_credentials()
+        if own is None:
+            raise AwsUnusable(
+                "there are no AWS credentials",
+                "give the process a role, or set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            )
+        if self._role_arn is None:
+            return own
+        from botocore.credentials import (  # noqa: PLC0415 - see the module
+            AssumeRoleCredentialFetcher,
+            DeferredRefreshableCredentials,
+        )
+
+        region = self._region
+
+        def create_client(service: str, **arguments: Any) -> Any:
+            return session.client(service, region_name=region, **arguments)
+
+        fetcher = AssumeRoleCredentialFetcher(
+            client_creator=create_client,
+            source_credentials=own,
+            role_arn=self._role_arn,
+            extra_args={"RoleSessionName": "pgbridge"},
+        )
+        return DeferredRefreshableCredentials(method="assume-role", refresh_using=fetcher.fetch_credentials)
+
+
+def region_of(function_name: str) -> str | None:
+    """The region in a function's ARN; None for a name or a partial ARN."""
+    parts = function_name.split(":")
+    return parts[3] if parts[0] == "arn" and len(parts) > 3 and parts[3] else None
+
+
+def lambda_client(
+    *, region: str | None, endpoint_url: str | None, keys: AwsKeys | None, read_timeout_seconds: float = 10.0
+) -> LambdaClient:
+    """
+    A Lambda client with the SDK's own retries off. Blocks; call it, and its methods, in a thread.
+
+    Raises:
+        AwsUnusable: no region, or a profile that does not exist.
+    """
+
+    def make() -> LambdaClient:
+        from botocore.config import Config  # noqa: PLC0415 - see the module
+
+        config = Config(
+            connect_timeout=5, read_timeout=read_timeout_seconds, retries={"mode": "standard", "total_max_attempts": 1}
+        )
+        client: LambdaClient = _session().client(
+            "lambda",
+            region_name=region,
+            endpoint_url=endpoint_url,
+            aws_access_key_id=keys.access_key if keys else None,
+            aws_secret_access_key=keys.secret_key if keys else None,
+            aws_session_token=keys.token if keys else None,
+            config=config,
+        )
+        return client
+
+    return _translated(make)
+
+
+def default_region() -> str | None:
+    """The SDK's own region. Blocks for a file or two."""
+    region: str | None = _translated(lambda: _session().region_name)
+    return region
+
+
+def _session() -> Any:
+    import boto3  # noqa: PLC0415 - see the module
+
+    # A session of its own each time: boto3's default one may not be shared between threads, and remembers credentials.
+    return boto3.session.Session()
+
+
+def _translated(call: Callable[[], _T]) -> _T:
+    from botocore import exceptions  # noqa: PLC0415 - see the module
+
+    try:
+        return call()
+    except exceptions.NoRegionError as error:
+        raise AwsUnusable("no AWS region is set", "set the target's region, or AWS_REGION") from error
+    except exceptions.ProfileNotFound as error:
+        raise AwsUnusable("the AWS profile does not exist", "correct AWS_PROFILE") from error
+    except exceptions.ClientError as error:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        raise AwsUnusable(
+            f"the AWS credentials can't be had: {code}",
+            "let this process assume the target's role (the role's trust policy, and sts:AssumeRole)",
+            lasting=code not in _PASSING,
+        ) from error
+    except (
+        exceptions.ConnectionError,
+        exceptions.HTTPClientError,
+        exceptions.MetadataRetrievalError,
+        exceptions.CredentialRetrievalError,
+    ) as error:
+        raise AwsUnusable(
+            f"the AWS credentials can't be had now: {type(error).__name__}",
+            "see whether the source of the AWS credentials answers",
+            lasting=False,
+        ) from error
+    except RuntimeError as error:
+        # What botocore raises when a source goes on handing out keys that have ended.
+        raise AwsUnusable("the AWS credentials have expired", "renew them at their source") from error
+    except exceptions.BotoCoreError as error:
+        raise AwsUnusable(
+            f"the AWS SDK can't be used as it is set up: {type(error).__name__}",
+            "check the AWS settings of this process (AWS_… variables, and the files that they name)",
+        ) from error

@@ -1,0 +1,89 @@
+"""From a trigger's settings to its target."""
+
+from __future__ import annotations
+
+from yarl import URL
+
+from bridge.clock import Clock, SystemClock
+from bridge.config import AuthSettings, HttpTargetSettings, LambdaTargetSettings, TriggerSettings
+from bridge.delivery.aws import AwsCredentials
+from bridge.delivery.aws_lambda import LambdaTarget
+from bridge.delivery.batch_response import Report
+from bridge.delivery.http import AwsSigning, HttpTarget
+from bridge.delivery.http_client import HttpClient
+from bridge.delivery.identity import IdentityKeeper, OAuth2Client, Proofs
+from bridge.delivery.target import Target
+from bridge.errors import ConfigError
+from bridge.secret import SecretResolver
+
+
+def build_target(
+    trigger: str, settings: TriggerSettings, secrets: SecretResolver, *, clock: Clock | None = None
+) -> Target:
+    """
+    The target of one trigger. Connects to nothing: what can't be reached or read is found by `check` or the first call.
+
+    Raises:
+        ConfigError: the settings name no target.
+    """
+    clock = clock or SystemClock()
+    report = _report(settings)
+    if settings.target.lambda_ is not None:
+        return _lambda_target(settings.target.lambda_, report, clock)
+    if settings.target.http is not None:
+        return _http_target(settings.target.http, report, secrets, clock)
+    raise ConfigError(
+        f"triggers.{trigger}.target names no target", remedy="set lambda or http under it", trigger=trigger
+    )
+
+
+def _report(settings: TriggerSettings) -> Report:
+    if "ReportBatchItemFailures" not in settings.function_response_types:
+        return Report.IGNORED
+    # Whoever wrote the setting says that the handler reports. The default only leaves room for it.
+    return Report.EXPECTED if "function_response_types" in settings.model_fields_set else Report.WELCOME
+
+
+def _lambda_target(settings: LambdaTargetSettings, report: Report, clock: Clock) -> LambdaTarget:
+    return LambdaTarget(
+        function_name=settings.function_name,
+        qualifier=settings.qualifier,
+        event=settings.invocation_type == "Event",
+        report=report,
+        credentials=AwsCredentials(clock, role_arn=settings.role_arn, region=settings.region),
+        # The operator chose Lambda's endpoint; local stand-ins go by many names.
+        client=HttpClient(loopback_by_any_name=True),
+        clock=clock,
+        region=settings.region,
+        endpoint_url=settings.endpoint_url,
+        timeout_seconds=settings.timeout_in_seconds if "timeout_in_seconds" in settings.model_fields_set else None,
+        tenant_id=settings.tenant_id,
+    )
+
+
+def _http_target(settings: HttpTargetSettings, report: Report, secrets: SecretResolver, clock: Clock) -> HttpTarget:
+    auth = settings.auth or AuthSettings.model_construct()
+    aws = None
+    if auth.sigv4 is not None:
+        aws = AwsSigning(AwsCredentials(clock, region=auth.sigv4.region), auth.sigv4.service, auth.sigv4.region)
+    client = HttpClient()
+    proofs = Proofs(
+        bearer=auth.bearer,
+        basic=None if auth.basic is None else (auth.basic.username, auth.basic.password),
+        oauth2=None
+        if auth.oauth2 is None
+        else OAuth2Client(
+            URL(auth.oauth2.token_url), auth.oauth2.client_id, auth.oauth2.client_secret, auth.oauth2.scope
+        ),
+        headers=auth.headers,
+        signing=() if settings.signing is None else settings.signing.secrets,
+    )
+    return HttpTarget(
+        url=settings.url,
+        keeper=IdentityKeeper(proofs, secrets, client, clock),
+        client=client,
+        clock=clock,
+        timeout_seconds=settings.timeout_in_seconds,
+        report=report if settings.batch else Report.IGNORED,
+        aws=aws,
+    )
