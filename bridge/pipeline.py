@@ -83,8 +83,6 @@ class Pipeline:
         self.assembler = assembler
         self.feedback = Feedback(saved_lsn, interval_seconds=status_interval_seconds)
         self.store_error: StoreError | None = None
-        self.frames_at = clock.monotonic()
-        """When the server was last heard from."""
         self._stream = stream
         self._dispatchers = dispatchers
         self._store = store
@@ -103,6 +101,11 @@ class Pipeline:
     def buffered_bytes(self) -> int:
         """Events in hand, of all triggers together."""
         return sum(dispatcher.buffered_bytes for dispatcher in self._dispatchers.values())
+
+    @property
+    def reading(self) -> bool:
+        """False while the memory bound holds reading back."""
+        return self._reading
 
     @property
     def received_lsn(self) -> int:
@@ -151,8 +154,7 @@ class Pipeline:
         assembler = self.assembler
         dispatchers = list(self._dispatchers.values())
         while True:
-            frames = await self._stream.frames()
-            self.frames_at = self._clock.monotonic()
+            frames = await self._stream.frames()  # gives the deliveries their turn on the loop
             assembler.consume(frames)
             for dispatcher in dispatchers:
                 dispatcher.admit()
@@ -162,8 +164,6 @@ class Pipeline:
             if self._idle_gain() > 0:
                 self._settled.set()
             await self._wait_for_room()
-            # While data flows `frames` returns without waiting; the deliveries need their turn on the loop.
-            await asyncio.sleep(0)
 
     async def _wait_for_room(self) -> None:
         while self.buffered_bytes >= self._max_buffered:

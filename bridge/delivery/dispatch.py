@@ -123,25 +123,19 @@ class Dispatcher:
     # -- what a caller may see ----------------------------------------------------------------------------------------
 
     @property
-    def waiting(self) -> int:
-        """Events in no call."""
-        return len(self.tracker) - self.in_flight_events
-
-    @property
     def in_flight(self) -> int:
         """Calls under way."""
         return len(self._flights)
 
     @property
-    def in_flight_events(self) -> int:
-        return self._in_flight_events
-
-    _in_flight_events = 0
-
-    @property
     def backing_off(self) -> int:
         """Batches that wait for another attempt."""
         return self._lanes.backing_off
+
+    @property
+    def retrying_events(self) -> int:
+        """Events with failed attempts against them."""
+        return len(self._charges)
 
     @property
     def unsaved(self) -> int:
@@ -234,7 +228,6 @@ class Dispatcher:
             parts = [(part_of(batch, rest, then=batch.then), 0.0)] if rest else []
             self._apply(batch, Decision(given_up=gone, parts=parts))
             return
-        self._in_flight_events += len(batch.events)
         flight = asyncio.get_running_loop().create_task(self._fly(batch), name=f"deliver {self.trigger}")
         self._flights.add(flight)
         flight.add_done_callback(self._landed)
@@ -257,7 +250,6 @@ class Dispatcher:
             where = "".join(traceback.format_tb(error.__traceback__))
             log.error("target_bug", trigger=self.trigger, error=type(error).__name__, traceback=where)  # noqa: TRY400
             outcome = Failed(Evidence(f"pgbridge failed inside the target: {type(error).__name__}"))
-        self._in_flight_events -= len(events)
         seconds = self._clock.monotonic() - started
         self._count(outcome, len(events), seconds)
         decision = decide(batch, outcome, self._charges, self._policy, now=self._clock.now(), random=random.random)
@@ -319,6 +311,8 @@ class Dispatcher:
                 request_id=evidence.request_id,
                 log_tail=evidence.log_tail,
                 ordering_key=event.key,
+                old_ordering_key=event.old_key,
+                barrier=event.barrier,
             )
             self.letters.append(letter)
             self.counters.dead_lettered += 1
