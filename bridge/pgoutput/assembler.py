@@ -1,0 +1,551 @@
+"""
+Messages to positioned events, as they come; no transaction is held whole.
+
+The order that a stream keeps, and that is checked here:
+
+    outside a transaction   Begin; Relation, Type; a non-transactional Message
+    inside                  Origin, Relation, Type, Insert, Update, Delete, Truncate, a transactional Message; Commit
+
+Every change of a transaction has an ordinal, counted from 0 before any filter: rows whether or not anybody wants
+them, each relation of a Truncate, transactional messages. A resend is the same sequence, since the server replays the
+WAL with the catalog (and publication) of that time; so the numbers are the same, as long as the stream is asked for
+with the same options. (Turning `messages` off, or other publications on, would number old transactions anew.)
+
+A non-transactional message belongs to no transaction, and has a position of its own: `(lsn - 1, 0)`. Its LSN is where
+its record ends, and may be where a commit record starts; the byte before is inside its own record, where nothing else
+starts, so no other position is the same, and it sorts after every commit before it and before every one after it. Its
+event's `commit_lsn` is that number, `commit_timestamp` and `transaction_id` are null, for there is no such thing.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from bridge.change import Event, Position, Transaction
+from bridge.errors import InvariantBroken, MalformedMessage, ProtocolError, UnexpectedMessage
+from bridge.lsn import LSN
+from bridge.pgoutput.compiled import (
+    GAVE_UP,
+    KINDS,
+    OPERATIONS,
+    ROW_KEY,
+    RowEncoder,
+    compilable,
+    compile_row,
+    row_key,
+    step_over_row,
+)
+from bridge.pgoutput.decoder import decode
+from bridge.pgoutput.frames import XLOG_DATA, Keepalive, XLogData, decode_frame, to_unix_seconds
+from bridge.pgoutput.logical import encode_message, stamp_outside
+from bridge.pgoutput.messages import (
+    Begin,
+    Commit,
+    Delete,
+    Insert,
+    LogicalMessage,
+    Origin,
+    RelationMessage,
+    Truncate,
+    TupleData,
+    TypeMessage,
+    Update,
+)
+from bridge.pgoutput.plan import KeyLayout, Plan, Stamp, make_stamp
+from bridge.pgoutput.values import TypeCatalog, ValueType, no_catalog, resolve
+from bridge.triggers.shape import Shape
+
+PrimaryKeys = Callable[[int], tuple[str, ...] | None]
+"""Relation OID to the names of its primary key's columns; None where there is none or it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """
+    One trigger's interest in one relation, or in one prefix of logical messages.
+
+    `inbox` must stay the same list: events are appended in stream order, the owner empties it in place.
+    """
+
+    trigger: str
+    shape: Shape
+    operations: frozenset[str]
+    """Of insert, update, delete, truncate. A message route needs none."""
+    inbox: list[Event] = field(repr=False)
+    received: Position
+    """Changes at or below it are passed over for this trigger: settled, or in hand already."""
+    accept: Callable[[bytes], bool] | None = None
+    """Filter over the event's JSON without the trigger's tail, a document; None lets everything pass."""
+
+
+def no_primary_keys(_oid: int) -> tuple[str, ...] | None:
+    """Knows none: under FULL whole tables stay in order, and `keys` is empty."""
+    return None
+
+
+# What encodes a row, and the inboxes' append methods. The encoder returns None where it has appended by itself.
+_Writer = tuple[Callable[[bytes, int, Stamp], Event | None], tuple[Callable[[Event], None], ...]]
+
+_NO_WRITERS: Final[dict[bytes, _Writer]] = {}
+
+# XLogData around a Begin (start LSN, …, final LSN, commit time, xid), around a Commit (start LSN, …, commit LSN, end
+# LSN, commit time).
+_BEGIN: Final = struct.Struct(">xQ16xxQqI")
+_COMMIT: Final = struct.Struct(">xQ16xxxQQq")
+
+_NO_STAMP: Final[Stamp] = (Transaction(0, 0, 0.0, 0), b"", b"", b"")
+
+
+@dataclass(slots=True)
+class _Group:
+    """The routes of one shape that want one operation of a relation."""
+
+    plan: Plan
+    routes: tuple[Route, ...]
+    encoders: dict[bytes, RowEncoder] = field(default_factory=dict)
+
+    def encoder(self, kind: bytes) -> RowEncoder:
+        """Compiled when the first such row comes: most tables never see every kind."""
+        encode = self.encoders.get(kind)
+        if encode is None:
+            encode = self.encoders[kind] = compile_row(self.plan, kind)
+        return encode
+
+
+@dataclass(slots=True)
+class _Version:
+    """A relation as the last Relation message (and the catalog) described it."""
+
+    message: RelationMessage
+    primary_key: tuple[str, ...] | None
+    types: tuple[ValueType, ...]
+    groups: dict[str, tuple[_Group, ...]]
+    """By operation."""
+    barriers: set[str] = field(default_factory=set)
+    """Triggers whose next event of this relation is a barrier, for their older ones carry keys of another make."""
+
+
+class Assembler:
+    """
+    Copy-both payloads in, events in the inboxes of the routes out.
+
+    After an error the stream is over: what was appended before it holds, and a new stream needs a new assembler.
+
+    Attributes:
+        transaction: the open one.
+        received_end_lsn: where everything received so far ends: `end_lsn` of the last Commit, or the LSN of a later
+            non-transactional message; at first the start.
+        server_wal_end: newest of the keepalives'.
+        reply_requested: set by a keepalive, cleared by the owner.
+        filtered: by trigger, changes that its filter refused; they are settled.
+        relation_versions: how many different descriptions of relations came, the first of each included.
+        last_relation: the newest of them.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: str,
+        system_identifier: str,
+        start_lsn: int,
+        routes: Callable[[RelationMessage], Sequence[Route]],
+        message_routes: Callable[[str], Sequence[Route]],
+        excluded_schemas: frozenset[str] = frozenset(),
+        primary_keys: PrimaryKeys = no_primary_keys,
+        types: TypeCatalog = no_catalog,
+        key_layouts: MutableMapping[tuple[str, int], KeyLayout] | None = None,
+    ) -> None:
+        """
+        Args:
+            database: stands in each event's metadata.
+            system_identifier: of the source's cluster.
+            start_lsn: where the stream starts; everything before it was received.
+            routes: asked once per relation version.
+            message_routes: asked for each logical message, by its prefix.
+            excluded_schemas: relations in them get no routes (our own tables); their changes still count.
+            primary_keys: names keys where the replica identity doesn't (FULL, NOTHING). Asked when a relation is
+                described, and by `refresh`.
+            types: `pg_type`, for types that are not built in: tells domains and arrays apart. Asked at the same times.
+            key_layouts: by (trigger, relation OID), what the keys of its events were made of last. Hand the same
+                mapping to the assembler of the next stream while events of this one are still undelivered; then a
+                changed layout is noticed there too.
+        """
+        self.database = database
+        self.system_identifier = system_identifier
+        self.transaction: Transaction | None = None
+        self.received_end_lsn = start_lsn
+        self.server_wal_end = 0
+        self.reply_requested = False
+        self.filtered: dict[str, int] = {}
+        self.relation_versions = 0
+        self.last_relation: RelationMessage | None = None
+
+        self._ask_routes = routes
+        self._ask_message_routes = message_routes
+        self._excluded_schemas = excluded_schemas
+        self._primary_keys = primary_keys
+        self._catalog = types
+        self._key_layouts = {} if key_layouts is None else key_layouts
+
+        self._announced: dict[int, TypeMessage] = {}
+        self._relations: dict[int, _Version] = {}
+        self._writers: dict[bytes, _Writer] = {}
+        self._careful: dict[bytes, _Writer] = {}  # the same rows, but each route is asked what it has received
+        self._ready = _NO_WRITERS  # one of these two while a transaction is open
+        self._skip_until = 0  # the newest commit LSN that some route has received already
+        self._ordinal = 0
+        self._counted = 0
+        self._stamp = _NO_STAMP
+
+    @property
+    def changes(self) -> int:
+        """Changes received so far, wanted or not, as they are counted by ordinals."""
+        return self._counted + self._ordinal
+
+    @property
+    def relations(self) -> Mapping[int, RelationMessage]:
+        """By OID, the relations as they were last described."""
+        return {oid: version.message for oid, version in self._relations.items()}
+
+    def consume(self, frames: Iterable[memoryview | bytes]) -> None:
+        """
+        Take copy-both payloads (XLogData and keepalives) in order, and append their events to the inboxes.
+
+        Raises:
+            MalformedMessage: bytes that do not parse.
+            UnexpectedMessage: a message at a moment when it can't be.
+        """
+        # Rows come first and fast: whatever is no row of a known relation inside a transaction misses in `ready`.
+        ordinal, stamp, ready = self._ordinal, self._stamp, self._ready.get
+        try:
+            for frame in frames:
+                payload = frame if type(frame) is bytes else frame.tobytes()  # type: ignore[union-attr] # not bytes
+                writer = ready(payload[ROW_KEY])
+                if writer is not None and payload[0] == XLOG_DATA:
+                    encode, appends = writer
+                    try:
+                        event = encode(payload, ordinal, stamp)
+                    except GAVE_UP:
+                        self._ordinal = ordinal
+                        self._write_plainly(payload)
+                    else:
+                        for append in appends:
+                            append(event)  # type: ignore[arg-type] # with appends there is an event
+                    ordinal += 1
+                else:
+                    self._ordinal = ordinal
+                    self._take(payload)
+                    ordinal, stamp, ready = self._ordinal, self._stamp, self._ready.get
+        finally:
+            self._ordinal = ordinal
+
+    def refresh(self) -> None:
+        """Ask `primary_keys` and `types` again, and plan anew the relations whose answers have changed."""
+        for version in list(self._relations.values()):
+            self._describe(version.message)
+
+    # One message, the readable way
+
+    def _take(self, payload: bytes) -> None:
+        # Small transactions are common, so their two messages are read at once where they have the manual's form.
+        size = len(payload)
+        if size == _BEGIN.size and payload[:26:25] == b"wB":
+            self._begin(*_BEGIN.unpack(payload))
+            return
+        if size == _COMMIT.size and payload[:26:25] == b"wC" and not payload[26]:
+            self._commit(*_COMMIT.unpack(payload))
+            return
+        frame = decode_frame(payload)
+        if isinstance(frame, Keepalive):
+            self.server_wal_end = max(self.server_wal_end, frame.wal_end)
+            self.reply_requested |= frame.reply_requested
+            return
+        message = decode(frame.data, frame.start)
+        match message:
+            case Begin() | Commit():
+                raise InvariantBroken("a well-formed Begin or Commit was not read at once", position=frame.start)
+            case Insert() | Update() | Delete():
+                self._need_transaction(frame)
+                self._row(message, frame)
+                self._ordinal += 1
+            case RelationMessage():
+                self._describe(message)
+            case TypeMessage():
+                self._announced[message.oid] = message
+            case Truncate():
+                self._need_transaction(frame)
+                self._truncate(message, frame)
+            case LogicalMessage():
+                self._logical_message(message, frame)
+            case Origin():
+                self._need_transaction(frame)
+
+    def _begin(self, start: int, final_lsn: int, committed_at: int, xid: int) -> None:
+        if self.transaction is not None:
+            raise UnexpectedMessage("a Begin inside a transaction", tag=ord("B"), offset=0, position=LSN(start))
+        self.transaction = Transaction(final_lsn, self.received_end_lsn, to_unix_seconds(committed_at), xid)
+        try:
+            self._stamp = make_stamp(self.transaction, committed_at)
+        except OverflowError as error:
+            what = "a commit time outside of the years 1 to 9999"
+            raise MalformedMessage(what, tag=ord("B"), offset=9, position=LSN(start)) from error
+        self._ordinal = 0
+        self._ready = self._careful if final_lsn <= self._skip_until else self._writers
+
+    def _commit(self, start: int, commit_lsn: int, end_lsn: int, _committed_at: int) -> None:
+        transaction = self.transaction
+        if transaction is None:
+            what = "a Commit outside of a transaction"
+        elif commit_lsn != transaction.commit_lsn:
+            what = f"a Commit at {LSN(commit_lsn)} of a transaction begun for {LSN(transaction.commit_lsn)}"
+        elif end_lsn <= commit_lsn:
+            what = f"a Commit that ends at {LSN(end_lsn)}, not past {LSN(commit_lsn)}"
+        else:
+            self.transaction = None
+            self.received_end_lsn = max(self.received_end_lsn, end_lsn)
+            self._counted += self._ordinal
+            self._ordinal = 0
+            self._ready = _NO_WRITERS
+            return
+        raise UnexpectedMessage(what, tag=ord("C"), offset=0, position=LSN(start))
+
+    def _need_transaction(self, frame: XLogData) -> Transaction:
+        if self.transaction is None:
+            raise _unexpected("a change outside of a transaction", frame)
+        return self.transaction
+
+    # Relations
+
+    def _describe(self, message: RelationMessage) -> None:
+        primary_key = self._primary_keys(message.oid) if message.replica_identity in "fn" else None
+        types = tuple(resolve(column.type_oid, self._announced, self._catalog) for column in message.columns)
+        before = self._relations.get(message.oid)
+        if before is not None and (before.message, before.primary_key, before.types) == (message, primary_key, types):
+            return
+        if before is None or before.message != message:
+            self.relation_versions += 1
+            self.last_relation = message
+        excluded = message.namespace in self._excluded_schemas
+        routes = () if excluded else tuple(self._ask_routes(message))
+        version = _Version(message, primary_key, types, self._group(message, primary_key, routes))
+        if before is not None:
+            self._forget_writers(before.message)
+            version.barriers |= before.barriers
+        self._relations[message.oid] = version
+        self._note_layouts(version)
+        self._note_received(routes)
+        for kind in KINDS:
+            self._install(version, kind)
+
+    def _group(
+        self, message: RelationMessage, primary_key: tuple[str, ...] | None, routes: Sequence[Route]
+    ) -> dict[str, tuple[_Group, ...]]:
+        plans: dict[Shape, Plan] = {}
+        for route in routes:
+            if route.shape not in plans:
+                plans[route.shape] = Plan(
+                    message,
+                    route.shape,
+                    database=self.database,
+                    primary_key=primary_key,
+                    announced=self._announced,
+                    catalog=self._catalog,
+                )
+        groups = {}
+        for operation in ("insert", "update", "delete", "truncate"):
+            wanting = [route for route in routes if operation in route.operations]
+            shapes = dict.fromkeys(route.shape for route in wanting)
+            groups[operation] = tuple(
+                _Group(plans[shape], tuple(route for route in wanting if route.shape == shape)) for shape in shapes
+            )
+        return groups
+
+    def _note_layouts(self, version: _Version) -> None:
+        for groups in version.groups.values():
+            for group in groups:
+                layout = group.plan.key_layout
+                for route in group.routes:
+                    known = self._key_layouts.setdefault((route.trigger, version.message.oid), layout)
+                    if known != layout:
+                        self._key_layouts[route.trigger, version.message.oid] = layout
+                        if layout.ordered:
+                            version.barriers.add(route.trigger)
+
+    def _note_received(self, routes: Sequence[Route]) -> None:
+        for route in routes:
+            self._skip_until = max(self._skip_until, route.received.commit_lsn)
+        if self.transaction is not None and self.transaction.commit_lsn <= self._skip_until:
+            self._ready = self._careful
+
+    def _forget_writers(self, message: RelationMessage) -> None:
+        for kind in KINDS:
+            key = row_key(kind, message.oid, len(message.columns))
+            self._writers.pop(key, None)
+            self._careful.pop(key, None)
+
+    def _install(self, version: _Version, kind: bytes) -> None:
+        """Let the rows of one kind take the fast way, as far as there is one."""
+        groups = version.groups[OPERATIONS[kind[:1]]]
+        if not all(compilable(group.plan, kind) for group in groups):
+            return
+        key = row_key(kind, version.message.oid, len(version.message.columns))
+        if not groups:
+            self._writers[key] = self._careful[key] = (step_over_row, ())
+            return
+        self._writers[key] = self._careful[key] = (self._distributor(version, groups, kind), ())
+        routes = groups[0].routes
+        if len(groups) > 1 or any(route.accept or route.trigger in version.barriers for route in routes):
+            return
+        appends = tuple(route.inbox.append for route in routes)
+        group = groups[0]
+
+        def first(payload: bytes, ordinal: int, stamp: Stamp) -> Event:
+            encode = group.encoder(kind)
+            self._writers[key] = (encode, appends)
+            return encode(payload, ordinal, stamp)
+
+        self._writers[key] = (first, appends)
+
+    def _distributor(
+        self, version: _Version, groups: tuple[_Group, ...], kind: bytes
+    ) -> Callable[[bytes, int, Stamp], None]:
+        """For rows that several shapes, filters, barriers or positions already received make more than an append."""
+
+        def distribute(payload: bytes, ordinal: int, stamp: Stamp) -> None:
+            made = []
+            for group in groups:
+                routes = self._unreceived(group.routes, stamp[0], ordinal)
+                if routes:
+                    made.append((group.encoder(kind)(payload, ordinal, stamp), routes))
+            if not made:
+                step_over_row(payload, ordinal, stamp)
+            self._distribute(version, made)
+
+        return distribute
+
+    def _unreceived(self, routes: tuple[Route, ...], transaction: Transaction, ordinal: int) -> tuple[Route, ...]:
+        if transaction.commit_lsn > self._skip_until:
+            return routes
+        position = (transaction.commit_lsn, ordinal)
+        return tuple(route for route in routes if route.received < position)
+
+    def _distribute(self, version: _Version | None, made: Sequence[tuple[Event, tuple[Route, ...]]]) -> None:
+        """Ask the filters, then append; nothing is appended before every filter has answered."""
+        accepted = []
+        for event, routes in made:
+            document = event.body[:-1] + b"}}" if any(route.accept for route in routes) else b""
+            for route in routes:
+                if route.accept is None or route.accept(document):
+                    accepted.append((route, event))
+                else:
+                    self.filtered[route.trigger] = self.filtered.get(route.trigger, 0) + 1
+        barriers = version.barriers if version is not None else set()
+        for route, event in accepted:
+            if route.trigger in barriers:
+                barriers.discard(route.trigger)
+                route.inbox.append(event._replace(barrier=True))
+                if version is not None:
+                    for kind in KINDS:
+                        self._install(version, kind)
+            else:
+                route.inbox.append(event)
+
+    # Changes, the plain way
+
+    def _write_plainly(self, payload: bytes) -> None:
+        """The fast way gave up on a row: make its event, or the exact error."""
+        frame = decode_frame(payload)
+        if not isinstance(frame, XLogData):  # rows stand in XLogData alone
+            raise InvariantBroken("a keepalive was taken for a row")
+        message = decode(frame.data, frame.start)
+        if not isinstance(message, Insert | Update | Delete):
+            raise InvariantBroken(f"a {type(message).__name__} was taken for a row", position=frame.start)
+        self._row(message, frame)
+
+    def _row(self, message: Insert | Update | Delete, frame: XLogData) -> None:
+        version = self._version(message.relation_oid, frame)
+        for values in _tuples(message):
+            if len(values) != len(version.message.columns):
+                raise _unexpected(
+                    f"a row of {len(values)} columns; the relation has {len(version.message.columns)}",
+                    frame,
+                    version.message.qualified_name,
+                )
+        transaction = self._need_transaction(frame)
+        made = []
+        for group in version.groups[OPERATIONS[frame.data[:1]]]:
+            routes = self._unreceived(group.routes, transaction, self._ordinal)
+            if not routes:
+                continue
+            try:
+                event = group.plan.encode(message, self._ordinal, self._stamp)
+            except MalformedMessage as error:  # a value's; it does not know where it stood
+                raise _malformed(error.message, frame, version.message.qualified_name) from error
+            made.append((event, routes))
+        self._distribute(version, made)
+
+    def _truncate(self, message: Truncate, frame: XLogData) -> None:
+        transaction = self._need_transaction(frame)
+        for version in [self._version(oid, frame) for oid in message.relation_oids]:
+            self._distribute(
+                version,
+                [
+                    (group.plan.encode_truncate(message.options, self._ordinal, self._stamp), routes)
+                    for group in version.groups["truncate"]
+                    if (routes := self._unreceived(group.routes, transaction, self._ordinal))
+                ],
+            )
+            self._ordinal += 1
+
+    def _version(self, oid: int, frame: XLogData) -> _Version:
+        version = self._relations.get(oid)
+        if version is None:
+            raise _unexpected(f"a change of relation {oid}, which was not described", frame)
+        return version
+
+    def _logical_message(self, message: LogicalMessage, frame: XLogData) -> None:
+        if message.transactional:
+            transaction, stamp = self._need_transaction(frame), self._stamp
+        elif self.transaction is not None:
+            raise _unexpected("a non-transactional message inside a transaction", frame)
+        elif not message.lsn:
+            raise _malformed("a message that ends at 0/0", frame)
+        else:
+            transaction = Transaction(
+                message.lsn - 1, self.received_end_lsn, to_unix_seconds(frame.server_clock), xid=0
+            )
+            stamp = stamp_outside(transaction)
+        made = [
+            (encode_message(message, self.database, route.shape, self._ordinal, stamp), (route,))
+            for route in self._ask_message_routes(message.prefix)
+            if route.received < (transaction.commit_lsn, self._ordinal)
+        ]
+        self._distribute(None, made)
+        if message.transactional:
+            self._ordinal += 1
+        else:
+            self._counted += 1
+            self.received_end_lsn = max(self.received_end_lsn, message.lsn)
+
+
+def _tuples(message: Insert | Update | Delete) -> list[TupleData]:
+    found: list[TupleData | None]
+    match message:
+        case Insert():
+            found = [message.new]
+        case Update():
+            found = [message.key, message.old, message.new]
+        case Delete():
+            found = [message.key, message.old]
+    return [values for values in found if values is not None]
+
+
+def _unexpected(what: str, frame: XLogData, table: str | None = None) -> ProtocolError:
+    return UnexpectedMessage(what, tag=frame.data[0], offset=0, position=frame.start, table=table)
+
+
+def _malformed(what: str, frame: XLogData, table: str | None = None) -> ProtocolError:
+    return MalformedMessage(what, tag=frame.data[0], offset=0, position=frame.start, table=table)
