@@ -35,13 +35,15 @@ HIDDEN: Final = "**********"
 
 _REFERENCE = re.compile(r"(file|secretsmanager|ssm):(.+)", re.DOTALL)
 _LOOKS_SECRET: Final = (
-    # The password of a URI, and of a libpq keyword string.
-    (re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]+(?=@)"), rf"\1:{HIDDEN}"),
+    # The password of a URI; as long as there is an @ to end it, for it may be mistyped.
+    (re.compile(r"(?<=://)([^/@\s:]*):[^@\s]+(?=@)"), rf"\1:{HIDDEN}"),
+    # name=value, of libpq's keyword strings, query strings and JSON.
     (
         re.compile(
-            r"(?i)\b(password|passwd|secret|token|sslpassword|client_secret|api[_-]?key)(\s*[=:]\s*)('[^']*'|[^\s&,;]+)"
+            r"(?i)\b((?:ssl|client_)?(?:password|passwd|secret|token|api[_-]?key)[\"']?\s*[=:]\s*)"
+            r"(?:\"[^\"]*\"|'[^']*'|[^\s&,;}]+)"
         ),
-        rf"\1\2{HIDDEN}",
+        rf"\1{HIDDEN}",
     ),
     (re.compile(r"\bwhs(ec|k)_[A-Za-z0-9+/=_-]+"), rf"whs\1_{HIDDEN}"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), rf"\1 {HIDDEN}"),

@@ -9,7 +9,8 @@ within its range, so that no room behind this one has to check a setting again.
 `not_yet.py` lists what the contract has and this version refuses.
 """
 
-from bridge.config.load import json_schema, load, parse
+from bridge.config.load import load, parse
+from bridge.config.schema import json_schema
 from bridge.config.settings import Address, AdminSettings, Settings, SourceSettings, StoreSettings
 from bridge.config.targets import (
     AuthSettings,

@@ -123,8 +123,3 @@ def _line(place: Place, document: Document) -> str:
         if line is not None:
             return f":{line}"
     return ""
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of the file, for editors; in the snake_case spelling."""
-    return Settings.model_json_schema(by_alias=True, mode="validation")

@@ -25,6 +25,8 @@ _SECRET_KEYS: Final = frozenset({"dsn", "token", "auth", "signing", "url", "endp
 
 _LONGEST_SHOWN: Final = 60
 
+_A_GROUP: Final = "it must be a group of settings (key: value)"
+
 _PATTERNS: Final = {
     "slot": "it must be 1 to 63 lower-case letters, digits and underscores, as PostgreSQL wants a slot's name",
     "qualifier": "it must be a version or an alias, such as live, 7 or $LATEST",
@@ -67,7 +69,8 @@ def describe(error: ValidationError, data: Any, origins: Mapping[Place, tuple[st
 
 def sentence(place: Place, remark: str, data: Any, origins: Mapping[Place, tuple[str, ...]]) -> str:
     """`triggers.t.batch_size is 0: it must be …`, with the value only where that is no secret."""
-    held = "" if remark.startswith("it is ") else _held(place, data, origins)
+    # What stands in the place of a group is anything, a secret perhaps: `auth: hunter2`.
+    held = "" if remark == _A_GROUP else _held(place, data, origins)
     if remark.startswith("it is "):
         return f"{dotted(place)} {remark.removeprefix('it ')}"
     return f"{dotted(place)}{held}: {remark}"
@@ -202,7 +205,7 @@ def _what_would_do(detail: Any, place: Place) -> str:
     if kind in ("tuple_type", "list_type"):
         return "it must be a list, such as [a, b]"
     if kind in ("model_type", "model_attributes_type", "dict_type", "mapping_type", "is_instance_of"):
-        return "it must be a group of settings (key: value)"
+        return _A_GROUP
     if kind in ("too_short", "string_too_short"):
         return "it is empty"
     if kind == "string_too_long":

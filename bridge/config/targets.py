@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from bridge.config.section import Float, Name, Section
+from bridge.config.section import NOT_BOOL, Name, Section
 from bridge.secret import Secret
 
 EnvelopeName = Literal["pgbridge", "sequin", "debezium", "cloudevents", "sqs_fifo", "kinesis", "dynamodb"]
@@ -76,7 +76,7 @@ def _is_link_local(host: str) -> bool:
     return address.is_link_local or str(address) == "fd00:ec2::254"
 
 
-Timeout = Annotated[Float, Field(gt=0, le=910)]
+Timeout = Annotated[float, Field(gt=0, le=910), NOT_BOOL]
 
 _FUNCTION_NAME: Final = re.compile(
     r"(arn:(aws[a-zA-Z-]*)?:lambda:)?([a-z]{2}(-[a-z]+)+-\d{1}:)?(\d{12}:)?(function:)?"
@@ -279,7 +279,7 @@ def check_signing_secret(text: str) -> None:
 class SigningSettings(Section):
     """Standard Webhooks signatures over the exact bytes sent."""
 
-    secrets: Annotated[tuple[Secret, ...], Field(min_length=1)]
+    secrets: tuple[Secret, ...]
     """
     `whsec_…` (HMAC-SHA256) or `whsk_…` (ed25519), as base64. Several during a rotation: each signs, the receiver
     accepts any.
@@ -288,6 +288,8 @@ class SigningSettings(Section):
     @field_validator("secrets")
     @classmethod
     def _are_keys(cls, value: tuple[Secret, ...]) -> tuple[Secret, ...]:
+        if not value:
+            raise ValueError("it is empty")
         for secret in value:
             if secret.literal is not None:
                 check_signing_secret(secret.literal)
@@ -323,6 +325,8 @@ class HttpTargetSettings(Section):
 
 class TargetSettings(Section):
     """What is called: one function or one endpoint."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["lambda"]}, {"required": ["http"]}]})
 
     lambda_: LambdaTargetSettings | None = Field(default=None, alias="lambda")
     """An AWS Lambda function."""

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Final, Literal
 import orjson
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
-from bridge.config.section import Float, Int, Name, Section, is_list
+from bridge.config.section import NOT_BOOL, Name, Section, is_list
 from bridge.config.targets import LAMBDA_EVENT_BYTES, LAMBDA_REQUEST_BYTES, TargetSettings
+from bridge.triggers.filter import PatternError, compile_patterns
 from bridge.triggers.tables import PatternSyntaxError, TableSelection
 
 Operation = Literal["insert", "update", "delete", "truncate", "message"]
@@ -22,11 +23,11 @@ Operation = Literal["insert", "update", "delete", "truncate", "message"]
 class BacklogSettings(Section):
     """When a trigger's waiting changes move to the backlog table, so that the slot can go on without them."""
 
-    after_bytes: Annotated[Int, Field(ge=1_048_576)] = 67_108_864
+    after_bytes: Annotated[int, Field(ge=1_048_576), NOT_BOOL] = 67_108_864
     """Bytes held in memory for the trigger. Default 64 MiB: half of the process's budget."""
-    after_wal_bytes: Annotated[Int, Field(ge=16_777_216)] = 268_435_456
+    after_wal_bytes: Annotated[int, Field(ge=16_777_216), NOT_BOOL] = 268_435_456
     """Bytes of WAL that the slot retains because of the trigger. Default 256 MiB: sixteen segments."""
-    after_seconds: Annotated[Float, Field(ge=0)] = 60.0
+    after_seconds: Annotated[float, Field(ge=0), NOT_BOOL] = 60.0
     """Seconds that the oldest waiting change has been waiting. Default 60: longer than a deployment's hiccup."""
 
 
@@ -70,11 +71,11 @@ class OnFailureSettings(Section):
 class CircuitBreakerSettings(Section):
     """When a target counts as down for everyone, so that no record is charged for it."""
 
-    failure_rate: Annotated[Float, Field(gt=0, le=1)] = 0.9
+    failure_rate: Annotated[float, Field(gt=0, le=1), NOT_BOOL] = 0.9
     """Share of failed invocations within the window that opens the circuit. Default 0.9: nearly all."""
-    minimum_invocations: Annotated[Int, Field(ge=1, le=10_000)] = 20
+    minimum_invocations: Annotated[int, Field(ge=1, le=10_000), NOT_BOOL] = 20
     """Invocations within the window below which nothing is concluded. Default 20."""
-    window_in_seconds: Annotated[Float, Field(gt=0, le=3600)] = 60.0
+    window_in_seconds: Annotated[float, Field(gt=0, le=3600), NOT_BOOL] = 60.0
     """Seconds that are looked back. Default 60."""
 
 
@@ -167,7 +168,7 @@ class TriggerSettings(Section):
 
     enabled: bool = True
     """Whether the trigger runs. A disabled one receives nothing, and nothing waits for it."""
-    operations: Annotated[tuple[Operation, ...], Field(min_length=1)] = ("insert", "update", "delete")
+    operations: tuple[Operation, ...] = ("insert", "update", "delete")
     """
     insert, update, delete, truncate; message for logical messages. Default: the three that change rows; the others have
     no row, and a handler must be written for them.
@@ -193,19 +194,19 @@ class TriggerSettings(Section):
     """Python function that takes an event and returns one or None, as module:function."""
     target: TargetSettings
     """What is called."""
-    batch_size: Annotated[Int, Field(ge=1, le=10_000)] = 100
+    batch_size: Annotated[int, Field(ge=1, le=10_000), NOT_BOOL] = 100
     """Most events in one invocation. Default 100, as ESM's for streams."""
-    maximum_batching_window_in_seconds: Annotated[Float, Field(ge=0, le=300)] = 0.0
+    maximum_batching_window_in_seconds: Annotated[float, Field(ge=0, le=300), NOT_BOOL] = 0.0
     """
     Seconds to wait for a batch to fill. Default 0: a batch leaves as soon as there is room, so light load travels at
     once and heavy load in large batches.
     """
-    maximum_batch_bytes: Annotated[Int, Field(ge=1024, le=104_857_600)] = 5_500_000
+    maximum_batch_bytes: Annotated[int, Field(ge=1024, le=104_857_600), NOT_BOOL] = 5_500_000
     """
     Most bytes in one invocation's body. Default 5.5 MB, under Lambda's 6 MB; 950 kB with invocation_type Event, whose
     quota is 1 MB.
     """
-    parallelization_factor: Annotated[Int, Field(ge=1, le=1000)] = 10
+    parallelization_factor: Annotated[int, Field(ge=1, le=1000), NOT_BOOL] = 10
     """Invocations in flight at once for this trigger. Default 10, ESM's most for one shard."""
     order_by: Annotated[
         Literal["primary_key", "table", "none"] | tuple[str, ...],
@@ -216,12 +217,12 @@ class TriggerSettings(Section):
     What must stay in order: changes of one primary key, of equal values in the listed columns, of the table, or
     nothing. Default: the primary key: one row's changes arrive as committed, and rows do not wait for each other.
     """
-    maximum_retry_attempts: Annotated[Int, Field(ge=-1, le=10_000)] = 8
+    maximum_retry_attempts: Annotated[int, Field(ge=-1, le=10_000), NOT_BOOL] = 8
     """
     Failed attempts after the first before a change becomes a dead letter; -1 for no limit. Default 8, about a minute
     of back-off; ESM's own default retries for ever and blocks what comes after.
     """
-    maximum_record_age_in_seconds: Annotated[Int, Field(ge=-1, le=604_800)] = -1
+    maximum_record_age_in_seconds: Annotated[int, Field(ge=-1, le=604_800), NOT_BOOL] = -1
     """Seconds since its commit after which a failing change becomes a dead letter: 60 to 604800, or -1 for no limit."""
     bisect_batch_on_function_error: bool = True
     """Whether a failed batch is halved to find the bad record. Default true: the good ones need not fail with it."""
@@ -262,6 +263,8 @@ class TriggerSettings(Section):
     def _lower_case(cls, value: Any) -> Any:
         if not is_list(value):
             return value
+        if not value:
+            raise ValueError("it is empty")
         return tuple(dict.fromkeys(item.lower() if isinstance(item, str) else item for item in value))
 
     @field_validator("tables")
@@ -325,8 +328,6 @@ def check_patterns(patterns: Iterable[Mapping[str, Any]]) -> None:
     Raises:
         ValueError: a pattern is not valid; says where in it and why.
     """
-    from bridge.triggers.filter import PatternError, compile_patterns  # noqa: PLC0415 - being built
-
     try:
         compile_patterns(list(patterns))
     except PatternError as error:

@@ -42,7 +42,7 @@ STREAMING: Final = "pgbridge_streaming"
 INFO: Final = "pgbridge_info"
 
 # A series of its own for when each counter was made, which nobody reads in this format.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client left this one bare
 
 DURATION_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0)
 """Seconds; from a warm function to the longest that Lambda runs."""
