@@ -478,7 +478,7 @@ async def _value(
     connection: AsyncConnection[Any], query: sql.Composed, parameters: Mapping[str, object] | None = None
 ) -> Any:
     """The one value of a query that answers one."""
-    row = await (await connection.execute(query, parameters)).fetchone()
+    row = await (await connection.execute(query, parameters or {})).fetchone()
     if row is None:
         raise InvariantBroken("a query for one value answered none")
     return row[0]

@@ -54,6 +54,8 @@ def translate(error: psycopg.Error, schema: str) -> BridgeError:
     """
     code = error.sqlstate
     said = error.diag.message_primary or ""
+    if code is None and not is_lost(error):
+        return InvariantBroken(f"the store's driver refused a statement of ours ({type(error).__name__})")
     if code is None:
         return StoreError(f"the store can't be reached: {_one_line(error)}", remedy="it is tried again")
     if code == FENCED:

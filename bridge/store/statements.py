@@ -29,10 +29,11 @@ def _queries() -> dict[str, str]:
 
 
 class Statements:
-    """The queries, with one schema's name in them."""
+    """The queries, with one schema's name in them; to be executed with parameters, were it an empty set."""
 
     def __init__(self, schema: str) -> None:
-        self._schema = sql.Identifier(schema)
+        # Doubled, because what is executed with parameters is searched for placeholders, names included.
+        self._schema = sql.Identifier(schema.replace("%", "%%"))
         self._composed: dict[str, sql.Composed] = {}
 
     def __getitem__(self, name: str) -> sql.Composed:
