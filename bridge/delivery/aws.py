@@ -41,6 +41,14 @@ class AwsUnusable(Exception):
         self.lasting = lasting
 
 
+class NoAwsCredentials(AwsUnusable):
+    """Nothing on this machine says who it is."""
+
+
+class NoAwsRegion(AwsUnusable):
+    """Nothing on this machine says where it is."""
+
+
 class AwsCredentials:
     """The keys of one identity: the process's own, or a role that it assumes."""
 
@@ -114,7 +122,7 @@ class AwsCredentials:
         session = _session()
         own = session.get_credentials()
         if own is None:
-            raise AwsUnusable(
+            raise NoAwsCredentials(
                 "there are no AWS credentials",
                 "give the process a role, or set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             )
@@ -194,7 +202,7 @@ def _translated(call: Callable[[], _T]) -> _T:
     try:
         return call()
     except exceptions.NoRegionError as error:
-        raise AwsUnusable("no AWS region is set", "set the target's region, or AWS_REGION") from error
+        raise NoAwsRegion("no AWS region is set", "set the target's region, or AWS_REGION") from error
     except exceptions.ProfileNotFound as error:
         raise AwsUnusable("the AWS profile does not exist", "correct AWS_PROFILE") from error
     except exceptions.ClientError as error:

@@ -18,8 +18,9 @@ import orjson
 from yarl import URL
 
 from bridge.clock import Clock
+from bridge.delivery.addresses import is_loopback_host
 from bridge.delivery.answer import Answer, Fault, NoAnswer
-from bridge.delivery.aws import AwsCredentials, AwsUnusable, lambda_client, region_of
+from bridge.delivery.aws import AwsCredentials, AwsUnusable, NoAwsCredentials, NoAwsRegion, lambda_client, region_of
 from bridge.delivery.batch_response import Report
 from bridge.delivery.classify import fault_outcome, fault_remedy, lambda_error_code, lambda_outcome
 from bridge.delivery.http import BODY_BYTES, REPORT_BYTES_PER_EVENT, USER_AGENT, host_header
@@ -42,6 +43,10 @@ it, and attaching to a VPC or restoring a snapshot some more. A client that give
 _ACCEPT_SECONDS: Final = 60.0
 """For Lambda to take an event; no function runs meanwhile."""
 
+# A stand-in on this machine checks no signature; who runs one should not need an AWS account to do so.
+_ANYBODY: Final = AwsKeys("local", "local")
+_ANY_REGION: Final = "us-east-1"
+
 _SETTING: Final = "region and endpoint_url"
 
 
@@ -50,6 +55,10 @@ class _Endpoint:
     url: URL
     signer: SigV4Signer
     region: str
+
+    @property
+    def is_loopback(self) -> bool:
+        return is_loopback_host(self.url.raw_host or "")
 
 
 class LambdaTarget:
@@ -111,8 +120,8 @@ class LambdaTarget:
 
     async def deliver(self, invocation: Invocation) -> Outcome:
         try:
-            keys = await self._credentials.keys()
             endpoint = self._endpoint or await self._find_endpoint()
+            keys = await self._keys(endpoint)
         except AwsUnusable as unusable:
             evidence = Evidence(unusable.error)
             return Misconfigured(evidence, unusable.remedy) if unusable.lasting else Busy(evidence)
@@ -146,8 +155,8 @@ class LambdaTarget:
 
     async def check(self) -> Sequence[TargetFinding]:
         try:
-            keys = await self._credentials.keys()
             endpoint = await self._find_endpoint()
+            keys = await self._keys(endpoint)
             client = await asyncio.to_thread(self._boto, endpoint, keys)
         except AwsUnusable as unusable:
             return [TargetFinding(ok=False, what=unusable.error, remedy=unusable.remedy)]
@@ -188,16 +197,33 @@ class LambdaTarget:
     async def _find_endpoint(self) -> _Endpoint:
         async with self._lock:
             if self._endpoint is None:
-                # Nothing is signed with these: the client is asked only where it would send things.
-                nobody = AwsKeys("none", "none")
-                client = await asyncio.to_thread(
-                    lambda: lambda_client(region=self._region, endpoint_url=self._endpoint_url, keys=nobody)
-                )
-                try:
-                    self._endpoint = self._endpoint_at(client.meta.endpoint_url, client.meta.region_name)
-                finally:
-                    client.close()
+                self._endpoint = await asyncio.to_thread(self._ask_sdk)
             return self._endpoint
+
+    def _ask_sdk(self) -> _Endpoint:
+        try:
+            return self._endpoint_in(self._region)
+        except NoAwsRegion:
+            endpoint = self._endpoint_in(_ANY_REGION)
+            if not endpoint.is_loopback:
+                raise
+            return endpoint
+
+    def _endpoint_in(self, region: str | None) -> _Endpoint:
+        # Nothing is signed with these keys: the client is only asked where it would send things.
+        client = lambda_client(region=region, endpoint_url=self._endpoint_url, keys=_ANYBODY)
+        try:
+            return self._endpoint_at(client.meta.endpoint_url, client.meta.region_name)
+        finally:
+            client.close()
+
+    async def _keys(self, endpoint: _Endpoint) -> AwsKeys:
+        try:
+            return await self._credentials.keys()
+        except NoAwsCredentials:
+            if not endpoint.is_loopback:
+                raise
+            return _ANYBODY
 
     def _endpoint_at(self, base: str, region: str) -> _Endpoint:
         path = f"/2015-03-31/functions/{quote(self._function_name, safe='-_.~')}/invocations"
@@ -224,7 +250,7 @@ class LambdaTarget:
         """The function's own limit and a margin; where it may not be read, what no function exceeds."""
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - boto3 is loaded when it is needed
 
-        keys = await self._credentials.keys()
+        keys = await self._keys(endpoint)
 
         def look_up() -> float:
             client = self._boto(endpoint, keys)
