@@ -130,15 +130,19 @@ class FunctionProcess:
         init_seconds, self._init_seconds = self._init_seconds, None
         if init_seconds is not None and (self._init_error is not None or exited.done()):
             return self._init_failed(call, exited, init_seconds)
-        self._api.hand_over(call)
+
+        def about_to() -> None:
+            self._log.drain()
+            if init_seconds is None:
+                self._log.begin()  # the first invocation's log begins with what the module wrote when it was loaded
+            self._log.platform(f"START RequestId: {call.request_id} Version: {self._version}")
+
+        self._api.hand_over(call, about_to)
         await asyncio.wait(
             (self._api.picked_up, exited), timeout=call.timeout_seconds, return_when=asyncio.FIRST_COMPLETED
         )
         if not self._api.picked_up.done():
             raise ProcessGone
-        if init_seconds is None:
-            self._log.begin()
-        self._log.platform(f"START RequestId: {call.request_id} Version: {self._version}")
         begun = self._clock.monotonic()
         await asyncio.wait(
             (self._api.answered, exited), timeout=call.timeout_seconds, return_when=asyncio.FIRST_COMPLETED

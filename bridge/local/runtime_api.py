@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import orjson
@@ -73,6 +74,7 @@ class RuntimeApi:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._current: Call | None = None
+        self._about_to: Callable[[], None] | None = None
         self._server: web.Server | None = None
         self._listener: asyncio.Server | None = None
         loop = asyncio.get_running_loop()
@@ -96,9 +98,14 @@ class RuntimeApi:
         if self._server is not None:
             await self._server.shutdown(0)
 
-    def hand_over(self, call: Call) -> None:
-        """Give the process its next call; the one before must have been answered."""
+    def hand_over(self, call: Call, about_to: Callable[[], None]) -> None:
+        """
+        Give the process its next call; the one before must have been answered.
+
+        `about_to` is called before the process can have seen anything of the call: what it writes comes after.
+        """
         loop = asyncio.get_running_loop()
+        self._about_to = about_to
         self.picked_up = loop.create_future()
         self.answered = loop.create_future()
         self._inbox.set_result(call)
@@ -128,6 +135,8 @@ class RuntimeApi:
         }
         if call.client_context is not None:
             headers["Lambda-Runtime-Client-Context"] = call.client_context
+        if self._about_to is not None:
+            self._about_to()
         self.picked_up.set_result(None)
         # The runtime client's C++ part reads Content-Type without looking whether it is there.
         return web.Response(body=call.body, content_type="application/json", headers=headers)

@@ -103,7 +103,7 @@ class Hold:
         for name in ("told", "release"):
             os.mkfifo(folder / name)
         # Open at both ends: neither side waits for the other to open it.
-        self._told = os.fdopen(os.open(folder / "told", os.O_RDWR), "r+", buffering=1, encoding="ascii")
+        self._told = os.fdopen(os.open(folder / "told", os.O_RDWR), encoding="ascii")
         self._release = os.open(folder / "release", os.O_RDWR)
 
     def running(self) -> tuple[str, int]:
