@@ -45,15 +45,16 @@ class Batch:
             yield from batch.events
             batch = batch.then
 
+    def own_keys(self) -> list[bytes]:
+        """The ordering keys of its own events, as often as they occur."""
+        keys = [event.key for event in self.events if event.key is not None]
+        keys += [event.old_key for event in self.events if event.old_key is not None]
+        return keys
+
     def keys(self) -> set[bytes]:
         """The ordering keys that this batch and its followers hold."""
-        keys: set[bytes] = set()
-        for event in self.chain():
-            if event.key is not None:
-                keys.add(event.key)
-            if event.old_key is not None:
-                keys.add(event.old_key)
-        return keys
+        keys = set(self.own_keys())
+        return keys if self.then is None else keys | self.then.keys()
 
 
 def bisect(batch: Batch) -> list[Batch]:

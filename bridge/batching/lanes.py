@@ -51,8 +51,9 @@ class Lanes:
         self._waiting: deque[Event] = deque()
         self._waiting_bytes = 0
         self._arrivals: deque[tuple[float, bytes]] = deque()  # (time, id of the newest event that came then)
-        # Held keys; a lane is made for a key when the first event has to stand there.
-        self._held: dict[bytes, deque[Event] | None] = {}
+        # Held keys: the number of the batch that holds it, or, once an event has to wait for it, its lane.
+        self._held: dict[bytes, int | deque[Event]] = {}
+        self._number = 0
         self._ready: list[tuple[bytes, bytes]] = []  # heap of (id of the lane's first event, key)
         self._blocks: dict[bytes, int] = {}  # event with two keys: in how many lanes it is not first yet
         self._backing_off: list[tuple[float, bytes, Batch]] = []  # heap by time, then commit order
@@ -83,7 +84,7 @@ class Lanes:
         yield from self._waiting
         seen: set[bytes] = set()
         for lane in self._held.values():
-            for event in lane or ():
+            for event in () if isinstance(lane, int) else lane:
                 if event.old_key is None:
                     yield event
                 elif event.id not in seen:
@@ -134,11 +135,11 @@ class Lanes:
         """All events of a batch are settled (its followers are not): free its keys, or let the follower go."""
         self._hand_back(batch)
         self._barrier = False
-        keys = _keys(batch.events)
-        if batch.then is not None:
-            keys -= batch.then.keys()
+        if batch.then is None:
+            self._release(batch.own_keys())
+        else:
             self._back_off(batch.then, now)
-        self._release(keys)
+            self._release(set(batch.own_keys()) - batch.then.keys())
 
     def retry(self, batch: Batch, parts: Sequence[Batch]) -> None:
         """
@@ -190,45 +191,43 @@ class Lanes:
         window = self._window
         waiting, held, ready = self._waiting, self._held, self._ready
         limit, max_bytes, overhead = window.batch_size, window.max_bytes, window.event_overhead_bytes
+        number = self._number = self._number + 1
         events: list[Event] = []
-        mine: set[bytes] = set()
         size = 0
         full = False
         from_lanes = False
         while len(events) < limit and not full:
             if ready and (not waiting or ready[0][0] < waiting[0].id):
-                size, full = self._gather_lane(heapq.heappop(ready)[1], events, mine, size)
+                size, full = self._gather_lane(heapq.heappop(ready)[1], events, size)
                 from_lanes = True
                 continue
             if not waiting:
                 break
             event = waiting[0]
-            key = event.key
-            if event.barrier:
+            _, _, _, key, old_key, _, _, body, barrier = event
+            if barrier:
                 if events or held or self._in_flight or self._backing_off:
                     break
                 self._barrier = full = True
             elif key is None:
                 pass
-            elif event.old_key is not None:
-                if not (self._free(key, mine) and self._free(event.old_key, mine)):
-                    self._defer_two(self._next_waiting(), (key, event.old_key))
+            elif old_key is not None:
+                if held.get(key, number) != number or held.get(old_key, number) != number:
+                    self._defer_two(self._next_waiting(), (key, old_key))
                     continue
-            elif key in held and (key not in mine or held[key]):
+            elif held.get(key, number) != number:
                 self._defer(self._next_waiting(), key)
                 continue
-            cost = len(event.body) + overhead
+            cost = len(body) + overhead
             if events and size + cost > max_bytes:
                 break
             self._next_waiting()
             events.append(event)
             size += cost
             if key is not None:
-                mine.add(key)
-                held.setdefault(key, None)
-                if event.old_key is not None:
-                    mine.add(event.old_key)
-                    held.setdefault(event.old_key, None)
+                held[key] = number
+                if old_key is not None:
+                    held[old_key] = number
         if not events:
             return None
         if from_lanes:
@@ -237,13 +236,14 @@ class Lanes:
         self._in_flight += 1
         return Batch(events, size)
 
-    def _gather_lane(self, key: bytes, events: list[Event], mine: set[bytes], size: int) -> tuple[int, bool]:
+    def _gather_lane(self, key: bytes, events: list[Event], size: int) -> tuple[int, bool]:
         """Move a ready lane's events into a batch as far as it may be; returns the new size and whether it is full."""
         window = self._window
         lane = self._held[key]
         full = False
-        if not lane:
-            raise InvariantBroken("a lane without events was ready")
+        taken = False
+        if isinstance(lane, int):
+            raise InvariantBroken("a key without a lane was ready")
         while lane:
             event = lane[0]
             cost = len(event.body) + window.event_overhead_bytes
@@ -257,28 +257,24 @@ class Lanes:
                 if other is None:
                     raise InvariantBroken(f"{event!r} has an old key but no key")
                 other_lane = self._held[other]
-                if other_lane is None or other_lane.popleft() is not event:
+                if isinstance(other_lane, int) or other_lane.popleft() is not event:
                     raise InvariantBroken(f"{event!r} is first in one of its lanes only")
                 self._blocks.pop(event.id, None)
-                mine.add(other)
+                self._held[other] = other_lane or self._number
             lane.popleft()
             self._deferred -= 1
             events.append(event)
-            mine.add(key)
+            taken = True
             size += cost
-        if lane and key not in mine:
+        if taken:
+            self._held[key] = lane or self._number
+        else:
             # Nothing of it fitted: it stays ready for the next batch.
             heapq.heappush(self._ready, (lane[0].id, key))
         return size, full
 
-    def _free(self, key: bytes, mine: set[bytes]) -> bool:
-        return key not in self._held or (key in mine and not self._held[key])
-
     def _defer(self, event: Event, key: bytes) -> None:
-        lane = self._held[key]
-        if lane is None:
-            lane = self._held[key] = deque()
-        lane.append(event)
+        self._lane(key).append(event)
         self._deferred += 1
 
     def _defer_two(self, event: Event, keys: tuple[bytes, bytes]) -> None:
@@ -287,21 +283,29 @@ class Lanes:
         for key in keys:
             if key in self._held:
                 blocks += 1
-            lane = self._held.get(key)
-            if lane is None:
-                lane = self._held[key] = deque()
-            lane.append(event)
+            self._lane(key).append(event)
         self._deferred += 1
         self._blocks[event.id] = blocks
 
+    def _lane(self, key: bytes) -> deque[Event]:
+        """The lane of a key that is held, or is from now on."""
+        lane = self._held.get(key)
+        if lane is None or isinstance(lane, int):
+            lane = self._held[key] = deque()
+        return lane
+
     def _release(self, keys: Iterable[bytes]) -> None:
-        """Free keys whose batch is finished; where events stand in their lanes, these are next."""
+        """Free keys whose batch is finished; where events stand in their lanes, these are next. Keys may repeat."""
         held = self._held
+        passed_on: set[bytes] = set()
         for key in keys:
-            lane = held[key]
-            if not lane:
-                del held[key]
+            lane = held.pop(key, 0)
+            if isinstance(lane, int):
                 continue
+            held[key] = lane
+            if key in passed_on:
+                continue
+            passed_on.add(key)
             event = lane[0]
             if event.old_key is not None:
                 self._blocks[event.id] -= 1
@@ -320,13 +324,3 @@ class Lanes:
 
 def _id(event: Event) -> bytes:
     return event.id
-
-
-def _keys(events: Iterable[Event]) -> set[bytes]:
-    keys: set[bytes] = set()
-    for event in events:
-        if event.key is not None:
-            keys.add(event.key)
-            if event.old_key is not None:
-                keys.add(event.old_key)
-    return keys

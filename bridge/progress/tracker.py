@@ -7,10 +7,14 @@ unsettled ones are kept: the low watermark lies just before the oldest of them, 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 
 from bridge.change import Event, Position
 from bridge.errors import InvariantBroken
+
+# An event is a tuple and its id the first member: this is called for each event, and stays out of Python.
+_id = operator.itemgetter(0)
 
 
 class Tracker:
@@ -65,7 +69,7 @@ class Tracker:
                 f"event {events[0].id.decode()} was admitted after {self._received_id.decode()}, which is not older"
             )
         before = len(self._unsettled)
-        self._unsettled.update((event.id, event) for event in events)
+        self._unsettled.update(zip(map(_id, events), events, strict=True))
         if len(self._unsettled) != before + len(events):
             raise InvariantBroken(f"an event between {events[0]!r} and {events[-1]!r} was admitted twice")
         last = events[-1]
@@ -81,7 +85,7 @@ class Tracker:
         """
         unsettled = self._unsettled
         try:
-            for event in events:
-                del unsettled[event.id]
+            for event_id in map(_id, events):
+                del unsettled[event_id]
         except KeyError:
-            raise InvariantBroken(f"{event!r} was settled without being open") from None
+            raise InvariantBroken(f"event {event_id.decode()} was settled without being open") from None

@@ -271,7 +271,7 @@ class ReleasesEarly(Lanes):
     def retry(self, batch, parts):
         super().retry(batch, parts)
         for key in list(self._held):
-            if not self._held[key]:
+            if isinstance(self._held[key], int):
                 del self._held[key]
 
 
