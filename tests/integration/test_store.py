@@ -126,6 +126,11 @@ class TestProgress:
         assert stored.confirmed_lsn == TOP
         assert stored.checkpoints == {"t": position, "u": Position(LSN(0), 0)}
 
+    async def test_a_trigger_may_stand_before_the_first_change_of_a_transaction(self, claimed):
+        for ordinal in (-1, 0):
+            await claimed.save(None, {"t": Position(LSN(9), ordinal)})
+            assert (await claimed.read("s")).checkpoints == {"t": Position(LSN(9), ordinal)}
+
     async def test_a_save_of_some_leaves_the_rest(self, claimed):
         await claimed.save(LSN(5), {"t": Position(LSN(9), 1), "u": Position(LSN(9), 2)})
         await claimed.save(None, {"t": Position(LSN(9), 4)})

@@ -22,7 +22,8 @@ CREATE TABLE {schema}.checkpoints (
     trigger text NOT NULL,
     -- pg_lsn: unsigned 64 bits, which bigint would not hold.
     commit_lsn pg_lsn NOT NULL,
-    ordinal bigint NOT NULL CHECK (ordinal >= 0),
+    -- -1: nothing of that transaction.
+    ordinal bigint NOT NULL CHECK (ordinal >= -1),
     updated_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (slot, trigger)
 )
