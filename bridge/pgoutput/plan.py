@@ -13,6 +13,7 @@ An event's body, in this order (the trigger's own tail follows, see `triggers/en
 
 - `record` is the new row, or for a delete the old one as far as it was sent. Columns that were not sent are absent
   and listed in `unavailable`.
+  For a truncate it is null, and `"truncate":{"cascade":…,"restart_identity":…}` follows `unavailable`.
 - `changes` holds the old values of the changed columns where the old row was sent (FULL), else null.
 - `keys` are the columns of the replica identity; where that names no key (FULL, NOTHING) those of the primary key, if
   it is known, else none. `old_keys` holds all of them as they were, when one has changed.
@@ -221,7 +222,7 @@ class Plan:
         event_id = id_prefix + b"%010d" % ordinal
         body = b"".join(
             [
-                b'{"id":"%b","action":"truncate","record":{},"changes":null,' % event_id,
+                b'{"id":"%b","action":"truncate","record":null,"changes":null,' % event_id,
                 self.metadata,
                 lsn,
                 b"%d" % ordinal,
