@@ -73,12 +73,17 @@ _INHERITED = (
     "AWS_SESSION_TOKEN",
     "AWS_PROFILE",
     "AWS_CA_BUNDLE",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
     "HOME",
     "LD_LIBRARY_PATH",
     "PATH",
     "SSL_CERT_FILE",
     "TMPDIR",
 )
+
+# With one of these a function has credentials; without any it is given made-up ones, which stand-ins for AWS take.
+_SAY_WHO = {"AWS_ACCESS_KEY_ID", "AWS_CONFIG_FILE", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"}
 
 
 class LocalLambda:
@@ -237,7 +242,9 @@ class LocalLambda:
     def _function_environment(self) -> dict[str, str]:
         environment = {name: self._environ[name] for name in _INHERITED if name in self._environ}
         environment |= {name: value for name, value in self._environ.items() if name.startswith("AWS_ENDPOINT_URL")}
-        if not {"AWS_ACCESS_KEY_ID", "AWS_PROFILE"} & environment.keys():
+        home = environment.get("HOME")
+        shared = home is not None and any((Path(home) / ".aws" / name).exists() for name in ("credentials", "config"))
+        if not shared and not _SAY_WHO & environment.keys():
             environment |= {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
         environment |= {"AWS_REGION": self._region, "AWS_DEFAULT_REGION": self._region}
         # A function that invokes another one finds it here as well.

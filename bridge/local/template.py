@@ -251,9 +251,7 @@ class _FunctionReader:
         environment = self._get("Environment")
         if environment is None:
             return {}
-        variables = environment.get("Variables") if isinstance(environment, dict) else None
-        if variables is None:
-            variables = {}
+        variables = environment.get("Variables", {}) if isinstance(environment, dict) else None
         if not isinstance(variables, dict):
             raise self._error("Environment", "is not a mapping", "write Environment: {Variables: {NAME: value}}")
         result = {}
