@@ -316,8 +316,7 @@ def _no_answer(error: Exception, url: URL, timeout_seconds: float) -> NoAnswer:
             f"there is no host {url.host}" if unknown else f"the name {url.host} can't be resolved now",
         )
     if isinstance(error, aiohttp.ClientConnectorError) or not isinstance(error, aiohttp.ClientError):
-        number = getattr(error, "errno", None)
-        return NoAnswer(Fault.UNREACHABLE, f"no connection to {where}: {_strerror(number)}")
+        return NoAnswer(Fault.UNREACHABLE, f"no connection to {where}: {_why_unreachable(error)}")
     if isinstance(error, aiohttp.ClientResponseError):
         return NoAnswer(Fault.GARBLED, f"{where} answered with something that is not HTTP")
     if isinstance(error, aiohttp.ClientPayloadError):
@@ -326,15 +325,18 @@ def _no_answer(error: Exception, url: URL, timeout_seconds: float) -> NoAnswer:
 
 
 def _tls_error(error: BaseException) -> ssl.SSLError | None:
-    """TLS 1.3 tells a client what it thinks of its certificate only when the client reads, so look behind the error."""
+    """The TLS error that lies behind, if one does. aiohttp's own are `SSLError`s by name, without what one says."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, ssl.SSLError):
+        if isinstance(seen, ssl.SSLError) and not isinstance(seen, aiohttp.ClientError):
             return seen
-        behind = getattr(seen, "os_error", None)
-        seen = behind if isinstance(behind, ssl.SSLError) else seen.__cause__ or seen.__context__
+        seen = seen.__cause__ or seen.__context__
     return None
 
 
-def _strerror(number: int | None) -> str:
-    return os.strerror(number).lower() if number else "every address failed"
+def _why_unreachable(error: Exception) -> str:
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, OSError) and cause.errno:
+        return os.strerror(cause.errno).lower()
+    # asyncio numbers nothing: neither a handshake that is cut off, nor several addresses that failed in several ways.
+    return "cut off while connecting" if isinstance(cause, ConnectionError) else "no address answered"
