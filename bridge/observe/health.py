@@ -53,10 +53,12 @@ def judge(status: ServiceStatus, now: float) -> Health:
     not_live: list[str] = []
     not_ready: list[str] = []
     reason = f": {status.reason}" if status.reason else ""
-    if status.slot is not None and status.slot.wal_status == "lost":
-        not_live.append(f"slot {status.slot.name} is lost; changes were missed, and a backfill is needed")
-    if status.state is ServiceState.STOPPED:
+    if status.state is ServiceState.STOPPED and status.reason:
         not_live.append(f"stopped{reason}")
+    elif status.slot is not None and status.slot.wal_status == "lost":
+        not_live.append(f"slot {status.slot.name} is lost; changes were missed, and a backfill is needed")
+    elif status.state is ServiceState.STOPPED:
+        not_live.append("stopped")
     elif status.state is ServiceState.STREAMING:
         silent = None if status.last_message_at is None else now - status.last_message_at
         if silent is not None and silent > STREAM_SILENT_SECONDS:
@@ -65,6 +67,6 @@ def judge(status: ServiceStatus, now: float) -> Health:
         lasted = 0.0 if status.since is None else now - status.since
         if lasted > RECONNECTING_SECONDS:
             not_live.append(f"the source has been out of reach for {lasted:.0f} s{reason}")
-    if status.state is not ServiceState.STREAMING:
+    if status.state not in (ServiceState.STREAMING, ServiceState.STOPPED):
         not_ready.append(f"{status.state.value.replace('_', ' ')}{reason}")
     return Health(tuple(not_live), (*not_live, *not_ready))

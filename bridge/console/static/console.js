@@ -13,11 +13,16 @@ const token = {
 
 class Unauthorized extends Error {}
 
-async function api(path, method = "GET") {
+async function ask(path, method) {
   const headers = { Accept: "application/json" };
   if (token.get()) headers.Authorization = `Bearer ${token.get()}`;
   const response = await fetch(path, { method, headers, cache: "no-store" });
   if (response.status === 401) throw new Unauthorized();
+  return response;
+}
+
+async function api(path, method = "GET") {
+  const response = await ask(path, method);
   const body = await response.json();
   if (!response.ok) throw Object.assign(new Error(body.error ?? `HTTP ${response.status}`), { answered: true });
   return body;
@@ -62,6 +67,20 @@ function distance(ahead, behind) {
     return (high << 32n) + low;
   };
   return Number(number(ahead) - number(behind));
+}
+
+/** Break and indent JSON text without reading its numbers, which JavaScript would round past 2^53. */
+function indented(json) {
+  let depth = 0;
+  const line = (change) => `\n${"  ".repeat((depth += change))}`;
+  return json.replace(/"(?:[^"\\]|\\.)*"|[{[]\s*[}\]]|[{[]|[}\]]|,|:|\s+|[^\s"{}[\],:]+/g, (token) => {
+    if (/^[{[]\s*[}\]]$/.test(token)) return token[0] + token.at(-1);
+    if (token === "{" || token === "[") return token + line(1);
+    if (token === "}" || token === "]") return line(-1) + token;
+    if (token === ",") return token + line(0);
+    if (token === ":") return ": ";
+    return /^\s+$/.test(token) ? "" : token;
+  });
 }
 
 // -- small DOM tools --------------------------------------------------------------------------------------------------
@@ -297,7 +316,7 @@ function letterRow(letter, actions, now) {
     {},
     make("td", { class: "full" }, make("div", { class: "name", textContent: letter.table }), make("div", { class: "sub mono", textContent: letter.event_id })),
     make("td", { dataset: { label: "Trigger" } }, letter.trigger),
-    make("td", { class: "wide", dataset: { label: "Error" } }, letter.error, letter.status ? make("span", { class: "sub", textContent: ` (${letter.status})` }) : null),
+    make("td", { class: "wide", dataset: { label: "Error" } }, letter.error, letter.status && !letter.error.includes(letter.status) ? make("span", { class: "sub", textContent: ` (${letter.status})` }) : null),
     make("td", { class: "number", dataset: { label: "Attempts" } }, count(letter.attempts)),
     make(
       "td",
@@ -315,7 +334,9 @@ function letterRow(letter, actions, now) {
 }
 
 const replay = (button, letter) =>
-  act(button, `api/dead-letters/${letter.id}/replay`, () => `${letter.event_id} was delivered to ${letter.trigger}.`);
+  act(button, `api/dead-letters/${letter.id}/replay`, (answer) =>
+    answer.delivered ? `${letter.event_id} was delivered to ${letter.trigger}.` : `It stays a dead letter: ${answer.error}`,
+  );
 
 async function discard(button, letter) {
   const sure = await confirmed(
@@ -328,8 +349,10 @@ async function discard(button, letter) {
 
 async function openLetter(id) {
   let letter;
+  let event;
   try {
     letter = await api(`api/dead-letters/${id}`);
+    event = await (await ask(`api/dead-letters/${id}/event`)).text();
   } catch (error) {
     announce(error.answered ? error.message : "pgbridge did not answer.");
     return;
@@ -351,7 +374,7 @@ async function openLetter(id) {
     make("dl", { class: "pairs" }, ...pairs.flatMap(([name, value]) => [make("dt", { textContent: name }), make("dd", { textContent: String(value) })])),
     ...block("What the target said", letter.detail),
     ...block("Its log", letter.log_tail),
-    ...block("The event", JSON.stringify(letter.event, null, 2)),
+    ...block("The event", indented(event)),
   );
   $("letter").showModal();
 }
