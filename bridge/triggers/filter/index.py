@@ -10,7 +10,7 @@ set: a hundred triggers on `action: [insert]` and each its own tenant wait at th
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from bridge.triggers.filter.arrays import Names, flatten
 from bridge.triggers.filter.language import Equals, Test
@@ -19,16 +19,9 @@ from bridge.triggers.filter.values import number, number_or_numeric_text
 
 Name = TypeVar("Name", bound=Hashable)
 
-_TRUE: Final = ("true",)
-_FALSE: Final = ("false",)
-
 
 def _key(value: Any) -> Hashable:
-    """A scalar as what it equals in JSON: 1, 1.0 and true are told apart as the language does."""
-    if value is True:
-        return _TRUE
-    if value is False:
-        return _FALSE
+    """What values that are equal in JSON have in common. That true has it in common with 1 costs a question in vain."""
     return number(value) if value.__class__ is float else value
 
 
