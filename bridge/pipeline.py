@@ -33,6 +33,7 @@ from bridge.clock import Clock
 from bridge.delivery.dispatch import Dispatcher
 from bridge.errors import SourceUnavailable, StoreError, StoreFenced
 from bridge.lsn import LSN
+from bridge.observe import log as events
 from bridge.pgoutput.assembler import Assembler
 from bridge.progress.feedback import Feedback, IdlePace, confirmable
 from bridge.store.protocol import DeadLetter, Store
@@ -187,13 +188,13 @@ class Pipeline:
             except StoreError as error:
                 # Delivery goes on up to its bound of unsaved events, then waits: nothing is confirmed meanwhile.
                 if self.store_error is None:
-                    log.error("store_unavailable", error=str(error))  # noqa: TRY400 - the sentence is the message
+                    log.error(events.STORE_UNAVAILABLE, error=str(error))  # noqa: TRY400 - the sentence is the message
                 self.store_error = error
                 self._settled.set()
                 await asyncio.sleep(STORE_RETRY_SECONDS)
                 continue
             if self.store_error is not None:
-                log.info("store_available")
+                log.info(events.STORE_AVAILABLE)
                 self.store_error = None
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._pressing.wait(), SAVE_PAUSE_SECONDS)

@@ -24,6 +24,7 @@ from bridge.clock import Clock
 from bridge.delivery.decide import NO_CHARGE, Charge, Decision, GivenUp, Pause, Policy, decide, expired
 from bridge.delivery.outcome import Evidence, Failed, Misconfigured, Outcome
 from bridge.delivery.target import Invocation, Target
+from bridge.observe import log as log_events
 from bridge.progress.tracker import Tracker
 from bridge.store.protocol import DeadLetter
 from bridge.triggers.envelope import Envelope
@@ -248,7 +249,7 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - whatever a target raises, see below
             # A target's bug costs this batch an attempt, and nobody else anything. The message may hold row values.
             where = "".join(traceback.format_tb(error.__traceback__))
-            log.error("target_bug", trigger=self.trigger, error=type(error).__name__, traceback=where)  # noqa: TRY400
+            log.error(log_events.TARGET_BUG, trigger=self.trigger, error=type(error).__name__, traceback=where)  # noqa: TRY400
             outcome = Failed(Evidence(f"pgbridge failed inside the target: {type(error).__name__}"))
         seconds = self._clock.monotonic() - started
         self._count(outcome, len(events), seconds)
@@ -317,7 +318,7 @@ class Dispatcher:
             self.letters.append(letter)
             self.counters.dead_lettered += 1
             log.warning(
-                "dead_letter",
+                log_events.DEAD_LETTER,
                 trigger=self.trigger,
                 event_id=letter.event_id,
                 table=letter.table,
@@ -327,7 +328,7 @@ class Dispatcher:
 
     def _hold(self, pause: Pause) -> None:
         if self.pause_reason is None or self.pause_reason.reason != pause.reason:
-            log.error("trigger_paused", trigger=self.trigger, reason=pause.reason, remedy=pause.remedy)
+            log.error(log_events.TRIGGER_PAUSED, trigger=self.trigger, reason=pause.reason, remedy=pause.remedy)
         self.pause_reason = pause
         self._probing = True
         self._paused_until = float("inf") if pause.seconds is None else self._clock.monotonic() + pause.seconds
@@ -336,7 +337,7 @@ class Dispatcher:
     def _answers(self) -> None:
         """The target can be called: a pause that was for its configuration is over."""
         if self.pause_reason is not None and self.pause_reason.seconds is not None:
-            log.info("trigger_resumed", trigger=self.trigger)
+            log.info(log_events.TRIGGER_RESUMED, trigger=self.trigger)
             self.pause_reason = None
             self._probing = False
             self._paused_until = 0.0
@@ -350,7 +351,11 @@ class Dispatcher:
             counters.last_error = error
             counters.last_error_at = self._clock.now()
             log.info(
-                "invocation_failed", trigger=self.trigger, error=error, outcome=type(outcome).__name__, events=events
+                log_events.DELIVERY_FAILED,
+                trigger=self.trigger,
+                error=error,
+                outcome=type(outcome).__name__,
+                events=events,
             )
         else:
             counters.last_delivery_at = self._clock.now()

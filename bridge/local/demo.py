@@ -225,6 +225,8 @@ class Demo:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
+        output: bytes
+        errors: bytes
         output, errors = await self._within(process.communicate(), f"pgbridge {' '.join(arguments)}")
         if process.returncode != 0:
             said = errors.decode(errors="replace").strip()

@@ -11,11 +11,11 @@ ROOT = Path(__file__).parents[2]
 BRIDGE = ROOT / "bridge"
 
 # A room may import itself, its own level's shared names where listed, and what stands below it.
-VALUES = {"bridge", "errors", "lsn", "change", "clock"}
+VALUES = {"bridge", "__version__", "errors", "lsn", "change", "clock"}
 PURE = {"triggers", "batching", "progress", "pgoutput"}
 EDGES = {"source", "delivery", "store", "observe"}
 SETTINGS = {"config", "secret", "dsn"}
-TOP = {"cli", "console", "service", "local", "testing"}
+TOP = {"cli", "console", "service", "roster", "replay", "local", "testing"}
 ALLOWED = {
     "errors": {"lsn"},
     "lsn": set(),

@@ -8,7 +8,7 @@ import pytest
 
 from bridge.errors import SlotLost
 from bridge.lsn import LSN
-from bridge.progress.resume import resume_at
+from bridge.source.resume import resume_at
 from bridge.store.protocol import Progress, SourceIdentity
 
 HERE = SourceIdentity(slot="pgbridge", system_identifier="7", timeline=3, database="shop")

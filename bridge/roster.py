@@ -1,0 +1,205 @@
+"""
+The triggers of one process: a dispatcher for each, which relations go to it, and how it stands.
+
+Dispatchers are made when the first stream starts, since their checkpoints depend on it, and outlive each stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+from bridge.batching.lanes import Window
+from bridge.change import Position
+from bridge.clock import Clock
+from bridge.config import Settings, TriggerSettings
+from bridge.delivery.decide import Policy
+from bridge.delivery.dispatch import Dispatcher, Observer
+from bridge.delivery.target import Target
+from bridge.lsn import LSN
+from bridge.observe.status import TriggerState, TriggerStatus
+from bridge.pgoutput.assembler import Route
+from bridge.pgoutput.messages import RelationMessage
+from bridge.store.protocol import Progress
+from bridge.triggers.envelope import Envelope
+from bridge.triggers.filter import Matcher, compile_patterns
+from bridge.triggers.shape import Shape
+
+NUMERIC = 1700
+"""`pg_type.oid` of numeric, whose values travel as text and are compared as numbers."""
+
+OWN_MESSAGES = "pgbridge."
+"""Logical messages with such a prefix are our own: they are never events."""
+
+
+class Roster:
+    """
+    Args:
+        settings: of all triggers; disabled ones get no dispatcher.
+        targets: by trigger, of the enabled ones.
+        clock: the time.
+        moved: called when something settled.
+        failed: called with a bug of ours.
+        observer: told of each invocation.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        targets: Mapping[str, Target],
+        *,
+        clock: Clock,
+        moved: Callable[[], None],
+        failed: Callable[[BaseException], None],
+        observer: Observer,
+    ) -> None:
+        self.dispatchers: dict[str, Dispatcher] = {}
+        self._settings = settings
+        self._targets = targets
+        self._clock = clock
+        self._moved = moved
+        self._failed = failed
+        self._observer = observer
+        self._matchers: dict[str, Matcher] = {
+            name: compile_patterns(list(trigger.filter_criteria))
+            for name, trigger in settings.triggers.items()
+            if trigger.filter_criteria
+        }
+
+    def start(self, progress: Progress, start_lsn: LSN, system_identifier: str) -> None:
+        """On the first stream make the dispatchers; on later ones they stay, with what they have in hand."""
+        for name, target in self._targets.items():
+            if name not in self.dispatchers:
+                checkpoint = progress.checkpoints.get(name, Position(start_lsn, -1))
+                self.dispatchers[name] = self._dispatcher(name, target, checkpoint, system_identifier)
+
+    def _dispatcher(self, name: str, target: Target, checkpoint: Position, system_identifier: str) -> Dispatcher:
+        trigger = self._settings.triggers[name]
+        http = trigger.target.http
+        batched = http is None or http.batch
+        envelope = Envelope(name, system_identifier)
+        return Dispatcher(
+            name,
+            target=target,
+            envelope=envelope,
+            batched=batched,
+            window=Window(
+                batch_size=trigger.batch_size if batched else 1,
+                seconds=trigger.maximum_batching_window_in_seconds,
+                max_bytes=trigger.maximum_batch_bytes,
+                event_overhead_bytes=envelope.event_overhead_bytes,
+            ),
+            policy=Policy(
+                maximum_retry_attempts=trigger.maximum_retry_attempts,
+                maximum_record_age_seconds=trigger.maximum_record_age_in_seconds,
+                bisect_on_error=trigger.bisect_batch_on_function_error,
+            ),
+            parallelization_factor=trigger.parallelization_factor,
+            checkpoint=checkpoint,
+            clock=self._clock,
+            moved=self._moved,
+            failed=self._failed,
+            observer=self._observer,
+        )
+
+    # -- routes --------------------------------------------------------------------------------------------------------
+
+    def routes(self, relation: RelationMessage) -> list[Route]:
+        """Which triggers want changes of a relation, and in what shape."""
+        return [
+            self._route(name, trigger, frozenset(trigger.operations) - {"message"}, relation)
+            for name, trigger in self._at_work()
+            if trigger.table_selection.matches(relation.namespace, relation.name)
+        ]
+
+    def message_routes(self, prefix: str) -> list[Route]:
+        """Which triggers want logical messages with a prefix."""
+        if prefix.startswith(OWN_MESSAGES):
+            return []
+        return [
+            self._route(name, trigger, frozenset({"message"}), None)
+            for name, trigger in self._at_work()
+            if "message" in trigger.operations
+        ]
+
+    def _at_work(self) -> Iterator[tuple[str, TriggerSettings]]:
+        return ((name, self._settings.triggers[name]) for name in self.dispatchers)
+
+    def _route(
+        self, name: str, trigger: TriggerSettings, operations: frozenset[str], relation: RelationMessage | None
+    ) -> Route:
+        dispatcher = self.dispatchers[name]
+        columns = trigger.columns
+        return Route(
+            trigger=name,
+            shape=Shape(
+                include=None if columns.include is None else frozenset(columns.include),
+                exclude=frozenset(columns.exclude),
+                order_by=trigger.order_by,
+            ),
+            operations=operations,
+            inbox=dispatcher.inbox,
+            received=dispatcher.tracker.received,
+            accept=self._accept(name, relation),
+        )
+
+    def _accept(self, name: str, relation: RelationMessage | None) -> Callable[[bytes], bool] | None:
+        matcher = self._matchers.get(name)
+        if matcher is None:
+            return None
+        columns = () if relation is None else relation.columns
+        numeric = frozenset(column.name for column in columns if column.type_oid == NUMERIC)
+        if numeric:
+            matcher = matcher.bind(
+                lambda path: len(path) == 2 and path[0] in ("record", "changes") and path[1] in numeric
+            )
+        return matcher.matches_json
+
+    # -- how they stand ------------------------------------------------------------------------------------------------
+
+    def status(
+        self, received_lsn: LSN | None, filtered: Mapping[str, int], letters: Mapping[str, int] | None
+    ) -> tuple[TriggerStatus, ...]:
+        """
+        Every trigger of the settings.
+
+        Args:
+            received_lsn: as far as the server has sent.
+            filtered: by trigger, changes that its filter refused.
+            letters: by trigger, dead letters in the table; None where that is not known.
+        """
+        return tuple(
+            self._status(name, received_lsn, filtered.get(name, 0), None if letters is None else letters.get(name, 0))
+            for name in self._settings.triggers
+        )
+
+    def _status(self, name: str, received_lsn: LSN | None, filtered: int, letters: int | None) -> TriggerStatus:
+        trigger = self._settings.triggers[name]
+        status = TriggerStatus(
+            name=name,
+            target=trigger.target.display_name,
+            state=TriggerState.RUNNING if trigger.enabled else TriggerState.DISABLED,
+            filtered=filtered,
+            dead_letters=letters,
+        )
+        dispatcher = self.dispatchers.get(name)
+        if dispatcher is None:
+            return status
+        oldest, counters, pause = dispatcher.tracker.oldest, dispatcher.counters, dispatcher.pause_reason
+        lag_bytes = 0 if oldest is None or received_lsn is None else received_lsn - oldest.transaction.previous_end_lsn
+        return replace(
+            status,
+            state=TriggerState.PAUSED if pause else status.state,
+            paused_reason=f"{pause.reason}; {pause.remedy}" if pause else None,
+            lag_seconds=0.0 if oldest is None else max(0.0, self._clock.now() - oldest.transaction.committed_at),
+            lag_bytes=lag_bytes,
+            waiting=len(dispatcher.tracker),
+            waiting_bytes=dispatcher.buffered_bytes,
+            in_flight=dispatcher.in_flight,
+            retrying=dispatcher.retrying_events,
+            delivered=counters.delivered,
+            dead_lettered=counters.dead_lettered,
+            failed_invocations=counters.failed_invocations,
+            last_error=counters.last_error or None,
+            last_error_at=counters.last_error_at,
+        )

@@ -1,0 +1,462 @@
+"""
+The life of the process: start, read, reconnect, stand by, drain, stop.
+
+A *session* is one replication connection, from connect to its end; `pipeline.py` is what happens in it. Between two
+sessions the triggers keep what they have in hand and go on delivering; only reading stops. What ended a session decides
+what comes next (`errors.Disposition`): another one after a pause, or the end of the process with the error's exit code.
+
+The slot is the lock: a process that does not get it stands by and asks again every second. Whoever gets it raises the
+epoch in the store, and from then on nobody who had it before can save anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from bridge import __version__
+from bridge.clock import Clock, SystemClock
+from bridge.config import Settings, TriggerSettings
+from bridge.console.app import Actions, build_admin
+from bridge.console.server import AdminServer
+from bridge.delivery.factory import build_target
+from bridge.delivery.outcome import Busy, Failed, Misconfigured, Outcome, Partial, Rejected, TooLarge
+from bridge.delivery.target import Target
+from bridge.errors import (
+    BridgeError,
+    Disposition,
+    InvariantBroken,
+    SlotInUse,
+    SlotLost,
+    SourceCredentialsRefused,
+    SourceMisconfigured,
+    StoreMisconfigured,
+)
+from bridge.lsn import LSN
+from bridge.observe import log as events
+from bridge.observe.metrics import Metrics
+from bridge.observe.status import ServiceState, ServiceStatus, SlotStatus
+from bridge.pgoutput.assembler import Assembler
+from bridge.pgoutput.plan import KeyLayout
+from bridge.pipeline import Pipeline
+from bridge.replay import Replay, ReplayPlan
+from bridge.roster import Roster
+from bridge.secret import SecretResolver
+from bridge.source import catalog, publication, slot
+from bridge.source.connection import ReplicationConnection
+from bridge.source.resume import ACCEPT_GAP, resume_at
+from bridge.store.postgres import PostgresStore
+from bridge.store.protocol import LetterFilter, Progress, SourceIdentity, Store
+
+MAX_BUFFERED_BYTES = 128 << 20
+DRAIN_SECONDS = 25.0
+"""Under the 30 s that container runtimes give between SIGTERM and SIGKILL."""
+STANDBY_PAUSE_SECONDS = 1.0
+FIRST_RECONNECT_PAUSE_SECONDS = 0.2
+LONGEST_RECONNECT_PAUSE_SECONDS = 15.0
+MOST_STATUS_INTERVAL_SECONDS = 10.0
+WATCH_PAUSE_SECONDS = 10.0
+
+log = structlog.get_logger("pgbridge.service")
+
+_T = TypeVar("_T")
+TargetBuilder = Callable[[str, TriggerSettings, SecretResolver], Target]
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the last look at the slot and the store showed."""
+
+    slot: SlotStatus | None = None
+    dead_letters: Mapping[str, int] | None = None
+
+
+class Service:
+    """
+    Args:
+        settings: validated.
+        clock: the time.
+        store: where progress is kept; default: PostgreSQL, by the settings.
+        build: makes a trigger's target.
+        drain_seconds: how long a stop waits for calls in flight.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        secrets: SecretResolver | None = None,
+        store: Store | None = None,
+        build: TargetBuilder = build_target,
+        drain_seconds: float = DRAIN_SECONDS,
+    ) -> None:
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self.secrets = secrets or SecretResolver()
+        self.store: Store = store or PostgresStore(
+            lambda: self.secrets.fetch(settings.store_dsn), settings.store.schema_
+        )
+        self.metrics = Metrics(self.snapshot)
+        self._build = build
+        self._drain_seconds = drain_seconds
+        self._targets: dict[str, Target] = {}
+        self._roster = Roster(
+            settings, self._targets, clock=self.clock, moved=self._moved, failed=self._failed, observer=self
+        )
+        self._connection: ReplicationConnection | None = None
+        self._pipeline: Pipeline | None = None
+        self._key_layouts: dict[tuple[str, int], KeyLayout] = {}
+        self._stop = asyncio.Event()
+        self._bug: BaseException | None = None
+        self._state = ServiceState.STARTING
+        self._reason: str | None = None
+        self._since = self._started_at = self.clock.now()
+        self._sessions = 0
+        self._changes_of_past_sessions = 0
+        self._filtered_in_past_sessions: Counter[str] = Counter()
+        self._credentials_refused = False
+        self._seen = _Seen()
+
+    # -- the life of the process ---------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Ask for a clean stop; safe to call from a signal handler, and more than once."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """
+        Work until `stop` is called or an error ends the process.
+
+        Raises:
+            BridgeError: what ended it, with its exit code.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # not in the main thread
+                loop.add_signal_handler(number, self.stop)
+        enabled = {name: trigger for name, trigger in self.settings.triggers.items() if trigger.enabled}
+        self._targets.update({name: self._build(name, trigger, self.secrets) for name, trigger in enabled.items()})
+        watcher = asyncio.create_task(self._watch(), name="watch")
+        try:
+            await self._sessions_until_stop()
+        finally:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+            for target in self._targets.values():
+                await target.close()
+            await self.store.close()
+
+    async def _sessions_until_stop(self) -> None:
+        pause = FIRST_RECONNECT_PAUSE_SECONDS
+        while not self._stop.is_set():
+            started = self.clock.monotonic()
+            try:
+                await self._session()
+            except BridgeError as error:
+                if not self._worth_another_try(error):
+                    self._become(ServiceState.STOPPED, str(error))
+                    raise
+                if isinstance(error, SlotInUse):
+                    self._become(ServiceState.STANDING_BY, str(error))
+                    await self._pause(STANDBY_PAUSE_SECONDS)
+                    continue
+                if self.clock.monotonic() - started > LONGEST_RECONNECT_PAUSE_SECONDS:
+                    pause = FIRST_RECONNECT_PAUSE_SECONDS  # it worked for a while: a new trouble, not the same
+                self._become(ServiceState.RECONNECTING, str(error))
+                await self._pause(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                pause = min(pause * 2, LONGEST_RECONNECT_PAUSE_SECONDS)
+            else:
+                pause = FIRST_RECONNECT_PAUSE_SECONDS
+        self._become(ServiceState.STOPPED, None)
+
+    def _worth_another_try(self, error: BridgeError) -> bool:
+        if isinstance(error, SourceCredentialsRefused) and not self._credentials_refused:
+            # Rotated, perhaps: the next session fetches the secret again.
+            self._credentials_refused = True
+            return True
+        if isinstance(error, StoreMisconfigured):
+            return False
+        return type(error).disposition is Disposition.RETRY
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
+
+    def _become(self, state: ServiceState, reason: str | None) -> None:
+        if state is self._state and reason == self._reason:
+            return
+        if state is not self._state:
+            self._since = self.clock.now()
+        self._state, self._reason = state, reason
+        match state:
+            case ServiceState.STREAMING:
+                log.info(events.STREAMING)
+            case ServiceState.STANDING_BY:
+                log.info(events.STANDING_BY, reason=reason)
+            case ServiceState.RECONNECTING:
+                log.warning(events.RECONNECTING, reason=reason)
+            case ServiceState.DRAINING:
+                log.info(events.DRAINING)
+            case ServiceState.STOPPED:
+                (log.error if reason else log.info)(events.STOPPED, reason=reason)
+
+    # -- one session ---------------------------------------------------------------------------------------------------
+
+    async def _session(self) -> None:
+        """Connect, take the slot, and read until the stop or an error."""
+        settings = self.settings
+        dsn = await self.secrets.fetch(settings.source.dsn, fresh=self._credentials_refused or self._sessions > 0)
+        await self.store.open()
+        connection = await ReplicationConnection.open(dsn)
+        try:
+            self._credentials_refused = False
+            self._connection = connection
+            pipeline = await self._start(connection)
+            self._become(ServiceState.STREAMING, None)
+            self._sessions += 1
+            await self._work(pipeline)
+            await connection.stop()
+        finally:
+            if self._pipeline is not None:
+                self._changes_of_past_sessions += self._pipeline.assembler.changes
+                self._filtered_in_past_sessions.update(self._pipeline.assembler.filtered)
+            self._pipeline = self._connection = None
+            await connection.close()
+
+    async def _start(self, connection: ReplicationConnection) -> Pipeline:
+        source = self.settings.source
+        server = connection.identity
+        identity = SourceIdentity(source.slot, server.system_identifier, server.timeline, server.database)
+        progress = await self.store.read(source.slot)
+        state = await slot.inspect(connection, source.slot)
+        if state is None:
+            raise _no_slot(source.slot, progress)
+        await publication.prepare(connection, self.settings)
+        facts = await catalog.load(connection)
+        start = resume_at(
+            progress, identity, slot_confirmed_lsn=state.confirmed_flush_lsn, server_lsn=server.wal_flush_lsn
+        )
+        await connection.start(source.slot, source.publication, start)
+        # The slot is ours. Whoever had it before may have saved something since we read it.
+        progress = await self.store.claim(identity)
+        start = resume_at(
+            progress, identity, slot_confirmed_lsn=state.confirmed_flush_lsn, server_lsn=server.wal_flush_lsn
+        )
+        if progress.identity is not None and progress.identity.timeline != identity.timeline:
+            await self.store.adopt(identity)
+        if progress.confirmed_lsn is None:
+            await self.store.save(start, {})
+        self._roster.start(progress, start, identity.system_identifier)
+        assembler = Assembler(
+            database=server.database,
+            system_identifier=server.system_identifier,
+            start_lsn=start,
+            routes=self._roster.routes,
+            message_routes=self._roster.message_routes,
+            primary_keys=facts.primary_key,
+            types=facts.type_of,
+            key_layouts=self._key_layouts,
+            excluded_schemas=frozenset({self.settings.store.schema_}),
+        )
+        interval = connection.wal_sender_timeout_seconds / 3 or MOST_STATUS_INTERVAL_SECONDS
+        self._pipeline = Pipeline(
+            connection,
+            assembler,
+            self._roster.dispatchers,
+            self.store,
+            saved_lsn=start,
+            status_interval_seconds=min(interval, MOST_STATUS_INTERVAL_SECONDS),
+            max_buffered_bytes=MAX_BUFFERED_BYTES,
+            clock=self.clock,
+        )
+        log.info(
+            events.SLOT_TAKEN,
+            slot=source.slot,
+            start_lsn=str(start),
+            epoch=progress.epoch,
+            database=server.database,
+            server_version=server.server_version,
+        )
+        return self._pipeline
+
+    async def _work(self, pipeline: Pipeline) -> None:
+        """Run the pipeline until the stop, then drain."""
+        running = asyncio.create_task(pipeline.run(), name="pipeline")
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        try:
+            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            running.cancel()
+            await asyncio.gather(running, stopping, return_exceptions=True)
+        if self._bug is not None:
+            raise InvariantBroken(f"a delivery ended in {type(self._bug).__name__}") from self._bug
+        if not running.cancelled():
+            running.result()
+        self._become(ServiceState.DRAINING, None)
+        late = await asyncio.gather(
+            *(dispatcher.drain(self._drain_seconds) for dispatcher in self._roster.dispatchers.values())
+        )
+        if any(late):
+            log.warning(events.ABANDONED, invocations=sum(late), waited_seconds=self._drain_seconds)
+        await pipeline.finish()
+
+    # -- what the triggers tell ----------------------------------------------------------------------------------------
+
+    def _moved(self) -> None:
+        if self._pipeline is not None:
+            self._pipeline.progress_moved()
+
+    def _failed(self, error: BaseException) -> None:
+        """A bug of ours in a delivery: end without confirming anything."""
+        self._bug = self._bug or error
+        self._stop.set()
+
+    # -- what others see -----------------------------------------------------------------------------------------------
+
+    def invoked(self, trigger: str, outcome: Outcome, *, events: int, seconds: float) -> None:
+        """One call ended (`delivery.dispatch.Observer`)."""
+        self.metrics.invocation_duration.labels(trigger).observe(seconds)
+        match outcome:
+            case Failed() | Busy() | Misconfigured() | Partial() | TooLarge() | Rejected():
+                kind = _CLASS_NAMES[type(outcome)]
+                self.metrics.failed_invocations.labels(trigger, kind).inc()
+                put_back = len(outcome.failed_ids) if isinstance(outcome, Partial) else events
+                self.metrics.retries.labels(trigger, kind).inc(put_back)
+
+    def snapshot(self) -> ServiceStatus:
+        """Everything that status, metrics, health and console show, at this moment."""
+        pipeline = self._pipeline
+        received = None if pipeline is None else LSN(pipeline.received_lsn)
+        filtered = Counter(self._filtered_in_past_sessions)
+        if pipeline is not None:
+            filtered.update(pipeline.assembler.filtered)
+        last_message_at = None
+        if pipeline is not None and pipeline.reading and self._connection is not None:
+            last_message_at = self.clock.now() - self._connection.idle_seconds
+        return ServiceStatus(
+            state=self._state,
+            reason=self._reason or (str(pipeline.store_error) if pipeline and pipeline.store_error else None),
+            since=self._since,
+            version=__version__,
+            started_at=self._started_at,
+            slot=self._seen.slot or SlotStatus(self.settings.source.slot),
+            received_lsn=received,
+            confirmed_lsn=None if pipeline is None else LSN(pipeline.feedback.saved_lsn),
+            buffered_bytes=sum(dispatcher.buffered_bytes for dispatcher in self._roster.dispatchers.values()),
+            buffer_limit_bytes=MAX_BUFFERED_BYTES,
+            polled_changes=self._changes_of_past_sessions + (0 if pipeline is None else pipeline.assembler.changes),
+            reconnects=max(self._sessions - 1, 0),
+            last_message_at=last_message_at,
+            triggers=self._roster.status(received, filtered, self._seen.dead_letters),
+        )
+
+    def pause_trigger(self, name: str) -> None:
+        """By hand: send nothing for this trigger until resumed."""
+        self._roster.dispatchers[name].pause()
+
+    def resume_trigger(self, name: str) -> None:
+        """By hand: send again, whatever the pause was for."""
+        self._roster.dispatchers[name].resume()
+
+    async def replay_letter(self, letter_id: int) -> str | None:
+        """By hand: send one dead letter again; None once it is delivered and gone, else why it stays."""
+        slot_name = self.settings.source.slot
+        where = LetterFilter(slot=slot_name, ids=[letter_id])
+        found = await self.store.letters(where, limit=1)
+        if not found:
+            return "it is no longer there"
+        name = found[0].trigger
+        if name not in self._targets:
+            return f"its trigger {name} is not in the configuration, or disabled"
+        plan = ReplayPlan.of(self.settings.triggers[name])
+        replay = Replay(self.store, slot_name, name, plan, self._targets[name], clock=self.clock)
+        result = await replay.run(where)
+        if result.complete:
+            return None
+        if result.stopped:
+            return result.stopped
+        letters = await self.store.letters(where, limit=1)
+        return letters[0].error if letters else "it is no longer there"
+
+    async def _watch(self) -> None:
+        """Look at the slot and at the dead letters now and then, for status and metrics alone."""
+        while True:
+            self._seen.dead_letters = await _unless_it_fails(self.store.count_letters)
+            self._seen.slot = await _unless_it_fails(self._look_at_slot)
+            await asyncio.sleep(WATCH_PAUSE_SECONDS)
+
+    async def _look_at_slot(self) -> SlotStatus | None:
+        return await slot.look(await self.secrets.fetch(self.settings.source.dsn), self.settings.source.slot)
+
+
+_CLASS_NAMES = {
+    Failed: "failed",
+    Busy: "busy",
+    Misconfigured: "misconfigured",
+    Partial: "partial",
+    TooLarge: "too_large",
+    Rejected: "rejected",
+}
+
+
+async def _unless_it_fails(look: Callable[[], Awaitable[_T]]) -> _T | None:
+    """What is only shown must not end the process; that it can't be seen is shown as not known."""
+    try:
+        return await look()
+    except BridgeError:
+        return None
+
+
+def _no_slot(name: str, progress: Progress) -> BridgeError:
+    if progress.confirmed_lsn is None:
+        return SourceMisconfigured(f'replication slot "{name}" does not exist', remedy="create it with: pgbridge init")
+    return SlotLost(
+        f'replication slot "{name}" is gone, and with it the changes since {progress.confirmed_lsn}',
+        position=progress.confirmed_lsn,
+        remedy=ACCEPT_GAP,
+    )
+
+
+async def serve(settings: Settings) -> None:
+    """
+    Run the service with its admin port until SIGTERM, or until an error ends it.
+
+    Raises:
+        BridgeError: what ended it.
+    """
+    service = Service(settings)
+    admin = await _open_admin(service)
+    try:
+        await service.run()
+    finally:
+        if admin is not None:
+            await admin.close()
+
+
+async def _open_admin(service: Service) -> AdminServer | None:
+    settings = service.settings
+    if settings.admin.address is None:
+        return None
+    app = build_admin(
+        settings.admin,
+        snapshot=service.snapshot,
+        metrics=service.metrics,
+        store=service.store,
+        slot=settings.source.slot,
+        secrets=service.secrets,
+        actions=Actions(pause=service.pause_trigger, resume=service.resume_trigger, replay=service.replay_letter),
+        now=service.clock.now,
+    )
+    server = await AdminServer.start(app, settings.admin.address)
+    log.info(events.ADMIN_LISTENING, url=server.url)
+    return server
