@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bridge.config import Settings
     from bridge.local.lambda_api import LocalLambda
     from bridge.local.template import Template
+    from bridge.local.watch import Watch
 
 _COLOURS = ("cyan", "green", "magenta", "yellow", "blue")
 _DEFAULT_PORT = 3001
@@ -112,16 +113,16 @@ def command(
 
 async def _run(api: LocalLambda, settings: Settings | None, region: str, *, watch: bool) -> None:
     async with api:
+        watcher = asyncio.create_task(_reload(api, _watch(api))) if watch else None
         click.echo(f"Lambda API at {api.endpoint_url}")
         for function in api.functions:
             alias = f", alias {function.alias}" if function.alias else ""
             click.echo(f"  {function.name}: {function.handler} in {function.code or 'the template'}{alias}")
-        watcher = asyncio.create_task(_reload(api)) if watch else None
         try:
             if settings is None:
                 await _until_told()
             else:
-                await asyncio.to_thread(point_sdk_at, api.endpoint_url, region, os.environ)
+                await asyncio.to_thread(point_sdk_at, api.endpoint_url, region)
                 from bridge.service import serve  # noqa: PLC0415 - not needed for functions alone
 
                 await serve(settings)
@@ -131,7 +132,7 @@ async def _run(api: LocalLambda, settings: Settings | None, region: str, *, watc
                 await asyncio.gather(watcher, return_exceptions=True)
 
 
-def point_sdk_at(endpoint_url: str, region: str, environ: MutableMapping[str, str]) -> None:
+def point_sdk_at(endpoint_url: str, region: str) -> None:
     """
     Make the AWS SDK of this process call Lambda here, whatever it would call otherwise.
 
@@ -140,6 +141,7 @@ def point_sdk_at(endpoint_url: str, region: str, environ: MutableMapping[str, st
     """
     import botocore.session  # noqa: PLC0415 - 0.15 s, and only a bridge needs it
 
+    environ = os.environ
     environ["AWS_ENDPOINT_URL_LAMBDA"] = endpoint_url
     environ.pop("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", None)
     session = botocore.session.Session()
@@ -177,13 +179,16 @@ def _printer(names: list[str]) -> Callable[[str, str], None]:
     return print_line
 
 
-async def _reload(api: LocalLambda) -> None:
-    from bridge.local.watch import changes  # noqa: PLC0415 - only with --watch
+def _watch(api: LocalLambda) -> Watch:
+    from bridge.local.watch import Watch  # noqa: PLC0415 - only with --watch
 
-    roots = {function.name: function.code for function in api.functions if function.code is not None}
-    async for name in changes(roots):
-        click.echo(f"{name}: the code changed; it is loaded again with the next invocation")
+    return Watch({function.name: function.code for function in api.functions if function.code is not None})
+
+
+async def _reload(api: LocalLambda, watch: Watch) -> None:
+    async for name in watch.changes():
         await api.reload(name)
+        click.echo(f"{name}: the code changed; the next invocation runs it as it is now")
 
 
 async def _until_told() -> None:

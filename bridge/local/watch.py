@@ -30,13 +30,19 @@ def snapshot(root: Path) -> Snapshot:
     return found
 
 
-async def changes(roots: Mapping[str, Path], *, every_seconds: float = 0.5) -> AsyncIterator[str]:
-    """Names whose files differ from the look before; the first look is made when iteration begins."""
-    seen = {name: await asyncio.to_thread(snapshot, root) for name, root in roots.items()}
-    while True:
-        await asyncio.sleep(every_seconds)
-        for name, root in roots.items():
-            now = await asyncio.to_thread(snapshot, root)
-            if now != seen[name]:
-                seen[name] = now
-                yield name
+class Watch:
+    """Looks at several roots, each with a name; the first look is taken here, so that nothing later is missed."""
+
+    def __init__(self, roots: Mapping[str, Path]) -> None:
+        self._roots = dict(roots)
+        self._seen = {name: snapshot(root) for name, root in self._roots.items()}
+
+    async def changes(self, *, every_seconds: float = 0.5) -> AsyncIterator[str]:
+        """Names whose files differ from the look before."""
+        while True:
+            await asyncio.sleep(every_seconds)
+            for name, root in self._roots.items():
+                now = await asyncio.to_thread(snapshot, root)
+                if now != self._seen[name]:
+                    self._seen[name] = now
+                    yield name

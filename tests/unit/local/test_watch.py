@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 
 import pytest
 
-from bridge.local.watch import changes, snapshot
+from bridge.local.watch import Watch, snapshot
 
 
 @pytest.fixture
@@ -54,16 +53,11 @@ def test_what_does_not_exist_has_no_files(root):
     assert snapshot(root / "nowhere") == {}
 
 
-async def test_only_what_changed_is_named(root, tmp_path_factory, monkeypatch):
+async def test_only_what_changed_since_the_watch_began_is_named(root, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
-    looked = asyncio.Event()
-
-    async def change_between_looks(_seconds):
-        if not looked.is_set():
-            looked.set()
-            (other / "new.py").write_text("changed")
-
-    monkeypatch.setattr("bridge.local.watch.asyncio.sleep", change_between_looks)
-    looks = changes({"a": root, "b": other})
+    looks = Watch({"a": root, "b": other}).changes(every_seconds=0)
+    (other / "new.py").write_text("changed")
     assert await anext(looks) == "b"
+    (root / "new.py").write_text("changed")
+    assert await anext(looks) == "a"
     await looks.aclose()
