@@ -1,0 +1,107 @@
+"""A slot read over SQL and fed to an assembler: the stream's content without the streaming."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from bridge.change import Event, Position
+from bridge.lsn import LSN
+from bridge.pgoutput.assembler import Assembler, Route
+from bridge.pgoutput.values import CatalogType
+from bridge.testing import wire
+from bridge.triggers.shape import Shape
+
+SETTINGS = (
+    "SET DateStyle = ISO",
+    "SET IntervalStyle = postgres",
+    "SET TimeZone = UTC",
+    "SET extra_float_digits = 3",
+    "SET bytea_output = hex",
+)
+
+
+class DecodedSlot:
+    """One slot of a database, with every table published; `take` returns what was committed since the last call."""
+
+    def __init__(self, dsn: str, *, client_encoding: str = "UTF8", shape: Shape | None = None) -> None:
+        self.connection = psycopg.connect(dsn, autocommit=True, client_encoding=client_encoding)
+        self.execute = self.connection.execute
+        for setting in SETTINGS:
+            self.execute(setting)
+        self.execute("CREATE PUBLICATION everything FOR ALL TABLES")
+        self.name = f"decoded_{self.connection.info.dbname}"
+        self.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (self.name,))
+        self.inbox: list[Event] = []
+        self.assembler = self.new_assembler(shape)
+
+    def close(self) -> None:
+        """Drop the slot and leave the database."""
+        self.execute("SELECT pg_drop_replication_slot(%s)", (self.name,))
+        self.connection.close()
+
+    def new_assembler(self, shape: Shape | None = None) -> Assembler:
+        def route(_: object) -> list[Route]:
+            operations = frozenset({"insert", "update", "delete", "truncate"})
+            return [Route("t", shape or Shape(), operations, self.inbox, Position(LSN(0), 0))]
+
+        return Assembler(
+            database=self.connection.info.dbname,
+            system_identifier="1",
+            start_lsn=0,
+            routes=route,
+            message_routes=route,
+            primary_keys=self.primary_key,
+            types=self.type_of,
+        )
+
+    def frames(self) -> list[bytes]:
+        """What the slot holds, without moving it."""
+        rows = self.execute(
+            "SELECT lsn - '0/0', data FROM pg_logical_slot_peek_binary_changes(%s, NULL, NULL,"
+            " 'proto_version', '1', 'publication_names', 'everything', 'messages', 'true')",
+            (self.name,),
+        ).fetchall()
+        return [wire.xlog_data(bytes(data), start=int(lsn)) for lsn, data in rows]
+
+    def take(self) -> list[Event]:
+        self.assembler.consume(self.frames())
+        self.execute("SELECT pg_replication_slot_advance(%s, pg_current_wal_lsn())", (self.name,))
+        events, self.inbox[:] = list(self.inbox), []
+        return events
+
+    def documents(self) -> list[dict]:
+        return [json.loads(event.body[:-1] + b"}}") for event in self.take()]
+
+    def primary_key(self, oid: int) -> tuple[str, ...] | None:
+        rows = self.execute(
+            "SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)"
+            " WHERE i.indrelid = %s AND i.indisprimary",
+            (oid,),
+        ).fetchall()
+        return tuple(name for (name,) in rows) or None
+
+    def type_of(self, oid: int) -> CatalogType | None:
+        row = self.execute(
+            "SELECT t.typtype::text, t.typbasetype::bigint, CASE WHEN t.typcategory = 'A' THEN t.typelem::bigint ELSE 0 END, t.typdelim::text"
+            " FROM pg_type t WHERE t.oid = %s",
+            (oid,),
+        ).fetchone()
+        return None if row is None else CatalogType(*row)
+
+
+@pytest.fixture(scope="session")
+def decode_slot() -> type[DecodedSlot]:
+    """Makes slots that are read over SQL; whoever makes one closes it."""
+    return DecodedSlot
+
+
+@pytest.fixture(params=["database", "system_database"])
+def slot(request: pytest.FixtureRequest) -> Iterator[DecodedSlot]:
+    """A slot on the newest major that we carry, and on the machine's own."""
+    decoded = DecodedSlot(request.getfixturevalue(request.param))
+    yield decoded
+    decoded.close()
