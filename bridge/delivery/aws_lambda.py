@@ -2,7 +2,7 @@
 A Lambda function as a target: Lambda's Invoke API over our own HTTP client, signed by our own signer.
 
 boto3 costs 600 µs of CPU for an invocation and repeats one that is slow to answer; this costs a fifth of that and makes
-one call. boto3 still decides everything that does not happen for each call (`aws.py`).
+one call. The SDK still decides everything that does not happen for each call (`aws.py`).
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ class LambdaTarget:
 
     async def _look_up_timeout(self, endpoint: _Endpoint) -> float:
         """The function's own limit and a margin; where it may not be read, what no function exceeds."""
-        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - boto3 is loaded when it is needed
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - loaded when it is needed
 
         keys = await self._keys(endpoint)
 
@@ -273,7 +273,7 @@ class LambdaTarget:
         return names if self._qualifier is None else {**names, "Qualifier": self._qualifier}
 
     def _check(self, client: LambdaClient) -> Sequence[TargetFinding]:
-        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - boto3 is loaded when it is needed
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - loaded when it is needed
 
         try:
             client.invoke(**self._names(), InvocationType="DryRun")
