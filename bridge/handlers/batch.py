@@ -215,29 +215,33 @@ class _Place:
 
     table: str
     keys: frozenset[str]
-    """Keys within the table, as canonical JSON: two where a change altered the key, none where nothing is in order."""
+    """Keys within the table, as canonical JSON; two where a change altered the key."""
     whole_table: bool
-    """A truncate, or `order_by: table`: in order with every record of its table."""
+    """In order with every record of its table: a truncate, a table without a key, `order_by: table`."""
 
 
 def _place(record: Mapping[str, Any], order_by: OrderBy) -> _Place:
+    """As the bridge orders it (`pgoutput/plan.py`), or more widely where an event says less than the bridge knew."""
     metadata: Mapping[str, Any] = record.get("metadata") or {}
-    table = f"{metadata.get('table_schema')}.{metadata.get('table_name')}"
+    row: Mapping[str, Any] = record.get("record") or {}
+    action = record.get("action")
+    if action == "message":
+        table = f"messages {row.get('prefix')}"
+    else:
+        table = f"{metadata.get('table_schema')}.{metadata.get('table_name')}"
     if order_by == "none":
         return _Place(table, frozenset(), whole_table=False)
-    if order_by == "table" or record.get("action") == "truncate":
+    if order_by == "table" or action in ("truncate", "message"):
         return _Place(table, frozenset(), whole_table=True)
     if order_by == "primary_key":
         keys = [keys for keys in (metadata.get("keys"), metadata.get("old_keys")) if keys]
-    else:
-        row: Mapping[str, Any] = record.get("record") or {}
-        if any(column not in row for column in order_by):
-            # The delete of a row of which only the key was sent: it may belong with any record of the table.
-            return _Place(table, frozenset(), whole_table=True)
+    elif all(column in row for column in order_by):
         now = {column: row[column] for column in order_by}
         before: Mapping[str, Any] = record.get("changes") or {}
         keys = [now, {column: before.get(column, value) for column, value in now.items()}]
-    return _Place(table, frozenset(json.dumps(key, sort_keys=True) for key in keys), whole_table=False)
+    else:  # the delete of a row of which only the key was sent: it may belong with any other of the table
+        keys = []
+    return _Place(table, frozenset(json.dumps(key, sort_keys=True) for key in keys), whole_table=not keys)
 
 
 class _Order:

@@ -87,8 +87,21 @@ def test_a_truncate_does_not_overtake_a_failed_row_of_its_table(make_event):
     assert run(events) == ([0, 1, 2], [0, 3])
 
 
-def test_records_without_a_key_are_not_held_back(make_event):
-    assert run([make_event(0, key=None, name="bad"), make_event(1, key=None)]) == ([0], [0, 1])
+@pytest.mark.parametrize("keys", [None, {}])
+def test_records_of_a_table_without_a_key_are_in_order_as_a_whole(make_event, keys):
+    events = [make_event(0, name="bad"), make_event(1), make_event(2, table="orders")]
+    for event in events:
+        event["metadata"]["keys"] = keys
+
+    assert run(events) == ([0, 1], [0, 2])
+
+
+def test_logical_messages_are_in_order_by_their_prefix(make_event):
+    def message(ordinal, prefix, **members):
+        record = {"prefix": prefix, "content": "", "encoding": "text", **members}
+        return make_event(ordinal, action="message", key=None, table=None, record=record)
+
+    assert run([message(0, "a", name="bad"), message(1, "b"), message(2, "a")]) == ([0, 2], [0, 1])
 
 
 @pytest.mark.parametrize(
