@@ -26,25 +26,28 @@ Values = dict[str, list[tuple[Any, Membership]]]
 
 
 class Names:
-    """The flattened names that are looked for, as a tree of steps: only what a pattern names is walked into."""
+    """The flattened names that are looked for, as steps from here: only what a pattern names is walked into."""
 
     __slots__ = ("below", "name")
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self) -> None:
         self.name: str | None = None
         """The whole name, where one of the names ends here."""
         self.below: dict[str, Names] = {}
         """Steps that lead on. A step can be several parts of a name: an event's own key may have dots in it."""
-        for name in names:
-            self.add(name, name.split("."))
 
-    def add(self, name: str, parts: Sequence[str]) -> None:
-        """Add a whole name, of which these parts are still to go from here."""
-        if not parts:
-            self.name = name
-            return
-        for end in range(1, len(parts) + 1):
-            self.below.setdefault(".".join(parts[:end]), Names(())).add(name, parts[end:])
+    @classmethod
+    def of(cls, names: Iterable[str]) -> Names:
+        # One place for the parts that led there, in whatever steps: as a tree it would double with every part.
+        places: dict[tuple[str, ...], Names] = {(): cls()}
+        for name in names:
+            parts = tuple(name.split("."))
+            for end in range(1, len(parts) + 1):
+                place = places.setdefault(parts[:end], cls())
+                for start in range(end):
+                    places[parts[:start]].below[".".join(parts[start:end])] = place
+            places[parts].name = name
+        return places[()]
 
 
 def flatten(event: Mapping[str, Any], names: Names) -> Values:

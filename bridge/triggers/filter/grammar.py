@@ -51,7 +51,7 @@ def parse(pattern: Pattern) -> list[Conjunction]:
     if not is_object(content):
         refuse("", f"a pattern is a JSON object of fields, not {kind(content)}")
     conjunctions: list[Conjunction] = [{}]
-    _read_object(content, (), conjunctions, inside_or=False, place="")
+    _read_object(content, (), conjunctions, inside_or=False, place="", depth=0)
     return conjunctions
 
 
@@ -99,10 +99,10 @@ def _read_json(text: str) -> Any:
 
 
 def _read_object(
-    content: Any, steps: tuple[str, ...], conjunctions: list[Conjunction], *, inside_or: bool, place: str
+    content: Any, steps: tuple[str, ...], conjunctions: list[Conjunction], *, inside_or: bool, place: str, depth: int
 ) -> None:
     """Add the fields of one object to each of the conjunctions; a `$or` in it multiplies them, in place."""
-    if len(steps) > MAX_DEPTH:
+    if depth > MAX_DEPTH:
         refuse("", f"nested deeper than {MAX_DEPTH} objects")
     members = members_of(content)
     if not members:
@@ -112,23 +112,25 @@ def _read_object(
             refuse(place, f"the field name {name!r} is {kind(name)}, not text; put it in quotes")
         here = f"{place}.{name}" if place else name
         if name == "$or":
-            _read_or(value, steps, conjunctions, place=here)
+            _read_or(value, steps, conjunctions, place=here, depth=depth + 1)
         elif inside_or and name in RESERVED_IN_OR:
             dotted = ".".join([*steps, name])
             advice = f'; for a field of that name write "{dotted}"' if steps else ""
             refuse(here, f'"{name}" is an operator and can\'t name a field inside $or{advice}')
         elif is_object(value):
-            _read_object(value, (*steps, name), conjunctions, inside_or=inside_or, place=here)
+            _read_object(value, (*steps, name), conjunctions, inside_or=inside_or, place=here, depth=depth + 1)
         elif is_array(value):
-            tests = read_alternatives(value, here)
             flat = ".".join([*steps, name])
+            if flat.count(".") > MAX_DEPTH:
+                refuse("", f"nested deeper than {MAX_DEPTH} objects")
+            tests = read_alternatives(value, here)
             for conjunction in conjunctions:
                 conjunction[flat] = tests
         else:
             refuse(here, f"{kind(value)} can't stand alone; write a list of values, or an object of fields")
 
 
-def _read_or(value: Any, steps: tuple[str, ...], conjunctions: list[Conjunction], *, place: str) -> None:
+def _read_or(value: Any, steps: tuple[str, ...], conjunctions: list[Conjunction], *, place: str, depth: int) -> None:
     if not is_array(value):
         refuse(place, f"$or takes a list of objects, not {kind(value)}")
     before = [dict(conjunction) for conjunction in conjunctions]
@@ -138,7 +140,7 @@ def _read_or(value: Any, steps: tuple[str, ...], conjunctions: list[Conjunction]
         if not is_object(entry):
             refuse(here, f"$or takes objects of fields, not {kind(entry)}")
         branch = [dict(conjunction) for conjunction in before]
-        _read_object(entry, steps, branch, inside_or=True, place=here)
+        _read_object(entry, steps, branch, inside_or=True, place=here, depth=depth)
         conjunctions += branch
         if len(conjunctions) > MAX_CONJUNCTIONS:
             refuse(place, f"the $or lists multiply to more than {MAX_CONJUNCTIONS} combinations; use several patterns")

@@ -30,7 +30,7 @@ class _Waiting:
 
     def __init__(self, path: Path, *, numeric_text: bool) -> None:
         self._look: Look = look_at(path)
-        self._names = Names([".".join(path)])
+        self._names = Names.of([".".join(path)])
         self._name = ".".join(path)
         self._numeric_text = numeric_text
         self._by_value: dict[Hashable, list[tuple[int, Conjunction]]] = {}

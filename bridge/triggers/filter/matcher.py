@@ -106,7 +106,7 @@ class Conjunction:
         self._fields = tuple(
             (look_at(tuple(want.name.split("."))), want.accepts, want.or_absent) for want in self._wanted
         )
-        self._names = Names(names)
+        self._names = Names.of(names)
 
     def matches(self, event: Mapping[str, Any]) -> bool:
         tangled = False

@@ -258,10 +258,15 @@ def _comparable(value: Any, place: str, otherwise: str) -> Number:
         refuse(place, otherwise)
     known = _read_number(value, place)
     if not -MAX_NUMBER <= known <= MAX_NUMBER:
-        refuse(place, f"{value} is out of range: comparisons go from -{MAX_NUMBER} to {MAX_NUMBER}")
+        refuse(place, f"{_digits(known)} is out of range: comparisons go from -{MAX_NUMBER} to {MAX_NUMBER}")
     if isinstance(known, Decimal) and _decimals(known) > MAX_DECIMALS:
-        refuse(place, f"{value} has more than {MAX_DECIMALS} decimals, the most that comparisons have")
+        refuse(place, f"{_digits(known)} has more than {MAX_DECIMALS} decimals, the most that comparisons have")
     return known
+
+
+def _digits(value: Number) -> str:
+    """A number for an error message, which need not hold a hundred thousand digits."""
+    return f"{Decimal(value):.15g}"
 
 
 def _decimals(value: Decimal) -> int:

@@ -572,6 +572,19 @@ def test_no_patterns_match_every_event():
     assert FilterSet({"all": compile_patterns([])}).matching({"a": 1}) == ["all"]
 
 
+def test_a_hundred_levels_are_walked_in_every_way_a_key_can_have_dots():
+    names = [f"n{level}" for level in range(100)]
+    pattern: dict = {"leaf": ["x"]}
+    event: dict = {"leaf": "x"}
+    for name in names:
+        pattern, event = {name: pattern}, {name: event}
+    matcher = compile_patterns([pattern])
+    assert matcher.matches(event)
+    assert matcher.matches({"n99.n98": [event["n99"]["n98"]]})
+    assert matcher.matches({".".join([*reversed(names), "leaf"]): "x"})
+    assert not matcher.matches({"n99.n98": [event["n99"]]})
+
+
 def test_a_matcher_knows_the_fields_it_reads():
     matcher = compile_patterns(
         [

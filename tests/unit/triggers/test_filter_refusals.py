@@ -188,6 +188,10 @@ WHOLE = [
     ('{"a": {"b": ["x"], "$or": [{"c": []}, {"d": ["y"]}]}}', "a.$or[0].c", "an empty list matches nothing"),
     ('{"a":' * 200_000 + "1" + "}" * 200_000, "", "nested deeper than 100 objects"),
     ('{"a":' * 150 + '["x"]' + "}" * 150, "", "nested deeper than 100 objects"),
+    ('{"' + "a." * 150 + '": ["x"]}', "", "nested deeper than 100 objects"),
+    ('{"' + "a." * 90 + '": {"' + "a." * 90 + '": {"b": ["x"]}}}', "", "nested deeper than 100 objects"),
+    ('{"$or": [{"a": [1]}, ' * 400 + '{"a": [1]}' + "]}" * 400, "", "nested deeper than 100 objects"),
+    ('{"a": [{"numeric": [">", ' + "9" * 5000 + "]}]}", "a[0].numeric[1]", "e+5000 is out of range"),
 ]
 
 
@@ -215,6 +219,7 @@ def test_the_tables_hold_what_they_should():
         ({"a": [{"numeric": [">", float("inf")]}]}, "a[0].numeric[1]", "not a JSON number"),
         ({"a": [{1: "x"}]}, "a[0]", 'there is no operator "1"'),
         ({"a": {"x", "y"}}, "a", "a set can't stand alone"),
+        ({"a": [{"anything-but": 10**5000}]}, "a[0].anything-but", "00e+5000 is out of range"),
         (["a"], "", "not a list"),
         (None, "", "not null"),
     ],
