@@ -114,11 +114,11 @@ def command(
 async def _run(api: LocalLambda, settings: Settings | None, region: str, *, watch: bool) -> None:
     async with api:
         watcher = asyncio.create_task(_reload(api, _watch(api))) if watch else None
-        click.echo(f"Lambda API at {api.endpoint_url}")
-        for function in api.functions:
-            alias = f", alias {function.alias}" if function.alias else ""
-            click.echo(f"  {function.name}: {function.handler} in {function.code or 'the template'}{alias}")
         try:
+            click.echo(f"Lambda API at {api.endpoint_url}")
+            for function in api.functions:
+                alias = f", alias {function.alias}" if function.alias else ""
+                click.echo(f"  {function.name}: {function.handler} in {function.code or 'the template'}{alias}")
             if settings is None:
                 await _until_told()
             else:

@@ -16,11 +16,9 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
-import orjson
-
 from bridge.clock import Clock
 from bridge.errors import TargetError
-from bridge.local.function_process import FunctionProcess, InitTimedOut, LogSink, ProcessGone, Result
+from bridge.local.function_process import FunctionProcess, LogSink, ProcessGone, Result
 from bridge.local.runtime_api import Call
 from bridge.local.template import FunctionSpec
 
@@ -75,10 +73,12 @@ class FunctionPool:
         async with self._room:
             while True:
                 generation = self._generation
-                try:
-                    process = await self._take(call)
-                except InitTimedOut:
-                    return _init_timed_out(call)
+                process = await self._take()
+                if process is None:
+                    # Loading took too long once, as it may; the second time counts against the invocation.
+                    process = self._new()
+                    if not await process.start(call.timeout_seconds):
+                        return process.timed_out(call, call.timeout_seconds)
                 try:
                     result = await process.invoke(call)
                 except ProcessGone:
@@ -99,19 +99,15 @@ class FunctionPool:
         idle, self._idle = self._idle, []
         await asyncio.gather(*(process.close() for process in idle))
 
-    async def _take(self, call: Call) -> FunctionProcess:
+    async def _take(self) -> FunctionProcess | None:
+        """An idle process or a new one; None where that took too long to load the handler."""
         while self._idle:
             process = self._idle.pop()
             if process.running:
                 return process
             await process.close()
         process = self._new()
-        try:
-            await process.start(_INIT_LIMIT_SECONDS)
-        except InitTimedOut:
-            process = self._new()
-            await process.start(call.timeout_seconds)
-        return process
+        return process if await process.start(_INIT_LIMIT_SECONDS) else None
 
     def _new(self) -> FunctionProcess:
         return FunctionProcess(
@@ -122,12 +118,6 @@ class FunctionPool:
             sink=self._sink,
             clock=self._clock,
         )
-
-
-def _init_timed_out(call: Call) -> Result:
-    message = f"RequestId: {call.request_id} Error: Task timed out after {call.timeout_seconds:.2f} seconds"
-    payload = orjson.dumps({"errorType": "Sandbox.Timedout", "errorMessage": message})
-    return Result(payload, "Unhandled", b"")
 
 
 def unpack_code(spec: FunctionSpec, scratch: Path) -> Path:

@@ -52,10 +52,6 @@ class ProcessGone(Exception):
     """The process ended before it took the call: nothing of the call was done."""
 
 
-class InitTimedOut(Exception):
-    """The handler's module took too long to load."""
-
-
 class FunctionProcess:
     """One process of one function; see `RuntimeApi` for what it talks to."""
 
@@ -87,12 +83,12 @@ class FunctionProcess:
         """Whether another invocation may be given to it."""
         return self._exited is not None and not self._exited.done() and self._init_error is None
 
-    async def start(self, limit_seconds: float) -> None:
+    async def start(self, limit_seconds: float) -> bool:
         """
-        Start the process and wait until it has loaded the handler, or failed to; `invoke` then tells.
+        Start the process and wait until it has loaded the handler, or failed to, which `invoke` then tells.
 
-        Raises:
-            InitTimedOut: it was still at it after the limit; the process is gone.
+        Returns:
+            False where it was still at it after the limit; the process is gone then.
         """
         address = await self._api.start()
         begun = self._clock.monotonic()
@@ -112,11 +108,20 @@ class FunctionProcess:
         elif not self._exited.done():
             self._log_init_report("timeout")
             await self.close()
-            raise InitTimedOut
+            return False
         if self._init_error is not None:
             self._log_init_report("error", self._init_error.error_type)
         elif self._exited.done():
             self._log_init_report("error", "Runtime.ExitError")
+        return True
+
+    def timed_out(self, call: Call, seconds: float) -> Result:
+        """What comes of a call whose time is over, the process having been ended."""
+        what = f"Task timed out after {call.timeout_seconds:.2f} seconds"
+        self._log.platform(f"{_timestamp(self._clock)} {call.request_id} {what}\n")
+        init_seconds, self._init_seconds = self._init_seconds, None
+        self._report(call, seconds, init_seconds, "Sandbox.Timedout")
+        return Result(_error_payload("Sandbox.Timedout", call, what), "Unhandled", self._log.tail())
 
     async def invoke(self, call: Call) -> Result:
         """
@@ -127,7 +132,7 @@ class FunctionProcess:
         """
         exited = self._exited
         assert exited is not None  # noqa: S101 - started before
-        init_seconds, self._init_seconds = self._init_seconds, None
+        init_seconds = self._init_seconds
         if init_seconds is not None and (self._init_error is not None or exited.done()):
             return self._init_failed(call, exited, init_seconds)
 
@@ -150,19 +155,16 @@ class FunctionProcess:
         seconds = self._clock.monotonic() - begun
         self._measure_memory()
         self._log.drain()
+        if not self._api.answered.done() and not exited.done():
+            await self.close()
+            return self.timed_out(call, seconds)
+        self._init_seconds = None
         error_type = None
         if self._api.answered.done():
             payload, function_error = self._answered(self._api.answered.result())
-        elif exited.done():
+        else:
             error_type = "Runtime.ExitError"
             payload = _error_payload(error_type, call, _exit_reason(exited.result()))
-            function_error = "Unhandled"
-        else:
-            await self.close()
-            error_type = "Sandbox.Timedout"
-            what = f"Task timed out after {call.timeout_seconds:.2f} seconds"
-            self._log.platform(f"{_timestamp(self._clock)} {call.request_id} {what}\n")
-            payload = _error_payload(error_type, call, what)
             function_error = "Unhandled"
         self._report(call, seconds, init_seconds, error_type)
         return Result(payload, function_error, self._log.tail())

@@ -273,6 +273,7 @@ class LocalLambda:
             trace_id=_trace_id(request, self._clock),
             timeout_seconds=function.spec.timeout_seconds,
             client_context=client_context if invocation_type == "RequestResponse" else None,
+            tenant_id=request.headers.get("X-Amz-Tenant-Id"),
         )
         pool = function.pools[_version(function, qualifier)]
         if invocation_type == "Event":

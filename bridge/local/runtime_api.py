@@ -42,6 +42,7 @@ class Call:
     timeout_seconds: float
     client_context: str | None = field(default=None, repr=False)
     """JSON."""
+    tenant_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,8 @@ class RuntimeApi:
         }
         if call.client_context is not None:
             headers["Lambda-Runtime-Client-Context"] = call.client_context
+        if call.tenant_id is not None:
+            headers["Lambda-Runtime-Aws-Tenant-Id"] = call.tenant_id
         if self._about_to is not None:
             self._about_to()
         self.picked_up.set_result(None)

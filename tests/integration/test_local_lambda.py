@@ -7,6 +7,9 @@ import base64
 import json
 import os
 import re
+import select
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,9 +20,9 @@ import botocore.exceptions
 import pytest
 
 from bridge.errors import TargetError
-from bridge.local import lifeline
+from bridge.local import function_pool, lifeline
 from bridge.local.lambda_api import LocalLambda
-from bridge.local.template import read_template
+from bridge.local.template import FunctionSpec, read_template
 
 TEMPLATE = Path(__file__).parent / "functions" / "template.yaml"
 ARN = "arn:aws:lambda:us-east-1:123456789012:function"
@@ -33,7 +36,8 @@ class Served:
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()
         arguments.setdefault("environ", {"PATH": os.environ["PATH"]})
-        self.api = LocalLambda(read_template(TEMPLATE).functions, **arguments)
+        functions = arguments.pop("functions", None) or read_template(TEMPLATE).functions
+        self.api = LocalLambda(functions, **arguments)
         self.run(self.api.start())
         self.client = boto3.client(
             "lambda",
@@ -294,6 +298,40 @@ def test_a_process_that_ends_while_it_loads_is_an_exit_error(served):
     assert payload["errorMessage"].endswith("Error: Runtime exited with error: exit status 3")
 
 
+SLOW = """
+import pathlib, time
+first = pathlib.Path({first!r})
+if {always} or not first.exists():
+    first.touch()
+    print("loading slowly", flush=True)
+    time.sleep(600)
+def handler(event, context):
+    return "loaded"
+"""
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_a_module_that_loads_too_slowly_is_loaded_again_in_the_invocations_time(tmp_path, monkeypatch, always):
+    monkeypatch.setattr(function_pool, "_INIT_LIMIT_SECONDS", 0.5)
+    code = SLOW.format(first=str(tmp_path / "first"), always=always)
+    timeout = 1 if always else 20
+    function = FunctionSpec("Slow", "slow", "index.handler", None, code, timeout_seconds=timeout)
+    served = Served(functions=[function])
+    try:
+        answer = served.invoke("slow", LogType="Tail")
+    finally:
+        log = served.api.log("slow")
+        served.close()
+    assert re.search(r"INIT_REPORT Init Duration: \d+\.\d\d ms\tPhase: init\tStatus: timeout", log)
+    if always:
+        payload = json.loads(answer["Payload"])
+        assert payload["errorType"] == "Sandbox.Timedout"
+        assert payload["errorMessage"].endswith("Task timed out after 1.00 seconds")
+        assert "Status: timeout" in tail(answer)
+    else:
+        assert answer["Payload"] == b'"loaded"'
+
+
 def test_a_result_that_is_no_json_is_a_marshal_error(served):
     assert served.failure({"do": "unserializable"})["errorType"] == "Runtime.MarshalError"
 
@@ -355,6 +393,10 @@ def test_the_bridge_package_is_importable_in_a_function(served):
 def test_the_client_context_reaches_the_handler(served):
     context = base64.b64encode(b'{\n"custom": {"k": "v"}}').decode()
     assert served.result(ClientContext=context)["client_context"] == {"k": "v"}
+
+
+def test_the_tenant_reaches_the_handler(served):
+    assert served.result(TenantId="blue")["tenant_id"] == "blue"
 
 
 def test_a_client_context_that_is_no_json_is_refused(served):
@@ -525,6 +567,37 @@ def test_stopping_ends_a_call_that_is_in_flight(hold):
     thread.join()
     assert len(failures) == 1
     assert not lifeline.alive(pid)
+
+
+KILLED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from bridge.local.lambda_api import LocalLambda
+from bridge.local.template import read_template
+
+async def main():
+    api = await LocalLambda(read_template(Path(sys.argv[1])).functions).start()
+    print(api.endpoint_url, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def test_functions_end_with_the_process_that_serves_them_even_if_it_is_killed(hold):
+    server = subprocess.Popen([sys.executable, "-c", KILLED, str(TEMPLATE)], stdout=subprocess.PIPE, text=True)
+    url = server.stdout.readline().strip()
+    client = boto3.client(
+        "lambda", endpoint_url=url, region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b"
+    )
+    client.invoke(FunctionName="probe", Payload=json.dumps(hold.event), InvocationType="Event")
+    _, pid = hold.running()
+    handle = os.pidfd_open(pid)
+    server.kill()
+    select.select([handle], [], [])
+    os.close(handle)
+    server.communicate()
+    client.close()
 
 
 def test_a_port_that_is_taken_is_a_clear_error(served):

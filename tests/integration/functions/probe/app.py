@@ -56,6 +56,7 @@ def handler(event, context):
         "request_id": context.aws_request_id,
         "function_version": context.function_version,
         "arn": context.invoked_function_arn,
+        "tenant_id": context.tenant_id,
         "memory": context.memory_limit_in_mb,
         "remaining_ms": context.get_remaining_time_in_millis(),
         "client_context": context.client_context.custom if context.client_context else None,
