@@ -238,7 +238,7 @@ class Service:
         identity = SourceIdentity(source.slot, server.system_identifier, server.timeline, server.database)
         progress = await self.store.read(source.slot)
         state = await slot.inspect(connection, source.slot)
-        if state is None:
+        if state is None or state.confirmed_flush_lsn is None:
             raise _no_slot(source.slot, progress)
         await publication.prepare(connection, self.settings)
         facts = await catalog.load(connection)
@@ -396,7 +396,18 @@ class Service:
             await asyncio.sleep(WATCH_PAUSE_SECONDS)
 
     async def _look_at_slot(self) -> SlotStatus | None:
-        return await slot.look(await self.secrets.fetch(self.settings.source.dsn), self.settings.source.slot)
+        state = await slot.look(await self.secrets.fetch(self.settings.source.dsn), self.settings.source.slot)
+        if state is None:
+            return None
+        return SlotStatus(
+            name=state.name,
+            active=state.active_pid is not None,
+            wal_status=state.wal_status,
+            retained_bytes=state.retained_bytes,
+            safe_wal_bytes=state.safe_wal_bytes,
+            confirmed_flush_lsn=state.confirmed_flush_lsn,
+            restart_lsn=state.restart_lsn,
+        )
 
 
 _CLASS_NAMES = {
