@@ -217,7 +217,7 @@ class _Place:
     keys: frozenset[str]
     """Keys within the table, as canonical JSON; two where a change altered the key."""
     whole_table: bool
-    """In order with every record of its table: a truncate, a table without a key, `order_by: table`."""
+    """In order with every record of its table: a truncate, an update without a key, `order_by: table`."""
 
 
 def _place(record: Mapping[str, Any], order_by: OrderBy) -> _Place:
@@ -241,7 +241,10 @@ def _place(record: Mapping[str, Any], order_by: OrderBy) -> _Place:
         keys = [now, {column: before.get(column, value) for column, value in now.items()}]
     else:  # the delete of a row of which only the key was sent: it may belong with any other of the table
         keys = []
-    return _Place(table, frozenset(json.dumps(key, sort_keys=True) for key in keys), whole_table=not keys)
+    # Inserts into a table without a key are in order with its truncates, updates and deletes, but free among
+    # themselves: one bad row of an append-only table must not hold back all that come after it.
+    free = order_by == "primary_key" and action in ("insert", "read")
+    return _Place(table, frozenset(json.dumps(key, sort_keys=True) for key in keys), whole_table=not keys and not free)
 
 
 class _Order:

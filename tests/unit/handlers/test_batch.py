@@ -88,12 +88,18 @@ def test_a_truncate_does_not_overtake_a_failed_row_of_its_table(make_event):
 
 
 @pytest.mark.parametrize("keys", [None, {}])
-def test_records_of_a_table_without_a_key_are_in_order_as_a_whole(make_event, keys):
-    events = [make_event(0, name="bad"), make_event(1), make_event(2, table="orders")]
+def test_without_a_key_an_update_is_in_order_with_the_whole_table_and_inserts_are_free(make_event, keys):
+    events = [
+        make_event(0, action="insert", name="bad"),
+        make_event(1, action="insert"),
+        make_event(2),
+        make_event(3, action="insert"),
+        make_event(4, table="orders"),
+    ]
     for event in events:
         event["metadata"]["keys"] = keys
 
-    assert run(events) == ([0, 1], [0, 2])
+    assert run(events) == ([0, 2, 3], [0, 1, 4])
 
 
 def test_logical_messages_are_in_order_by_their_prefix(make_event):
