@@ -6,7 +6,9 @@ import asyncio
 import base64
 import contextlib
 import datetime as dt
+import os
 import socket
+from pathlib import Path
 
 import boto3
 import orjson
@@ -25,11 +27,14 @@ from bridge.delivery.factory import build_target
 from bridge.delivery.http_client import HttpClient
 from bridge.delivery.outcome import Accepted, Busy, Delivered, Failed, Misconfigured, Partial, Rejected, TooLarge
 from bridge.delivery.target import Invocation
+from bridge.local.lambda_api import LocalLambda
+from bridge.local.template import read_template
 from bridge.secret import SecretResolver
 from bridge.testing.clock import ManualClock
 
 A, B = "00000000000000AB-0000000000", "00000000000000AB-0000000001"
 BODY = '{"Records":[{"id":"…0"},{"id":"…1"}]}'.encode()
+FUNCTIONS = Path(__file__).parent / "functions"
 ARN = "arn:aws:lambda:eu-central-1:123456789012:function:welcome"
 
 
@@ -667,3 +672,51 @@ async def test_an_endpoint_that_nobody_listens_on_is_a_failure_and_check_names_i
     assert "connection refused" in outcome.evidence.error
     assert not finding.ok
     assert "connection refused" in finding.what
+
+
+# Real functions, under the runtime client that AWS ships
+
+
+@pytest.fixture
+async def local():
+    async with LocalLambda(read_template(FUNCTIONS / "template.yaml").functions, environ=os.environ) as api:
+        yield api
+
+
+@contextlib.asynccontextmanager
+async def local_target(local, **settings):
+    settings = {"endpoint_url": local.endpoint_url, **settings}
+    model = TriggerSettings.model_validate({"tables": ["public.users"], "target": {"lambda": settings}})
+    target = build_target("greet", model, SecretResolver())
+    try:
+        yield target
+    finally:
+        await target.close()
+
+
+async def test_a_real_function_is_invoked_fails_with_its_log_and_runs_out_of_time(local):
+    async with local_target(local, function_name="probe", qualifier="live") as target:
+        assert await target.deliver(invocation(b'{"do":"print"}')) == Delivered()
+        outcome = await target.deliver(invocation(b'{"do":"raise"}'))
+        assert isinstance(outcome, Failed)
+        assert outcome.evidence.error == "Lambda Unhandled PlannedError"
+        assert "as planned" in outcome.evidence.log_tail
+        assert outcome.evidence.request_id
+        assert all(finding.ok for finding in await target.check())
+    async with local_target(local, function_name="short") as target:
+        outcome = await target.deliver(invocation(b'{"do":"sleep","seconds":5}'))
+        assert isinstance(outcome, Failed)
+        assert outcome.evidence.error == "Lambda Unhandled Sandbox.Timedout"
+    async with local_target(local, function_name="probe", invocation_type="Event") as target:
+        assert await target.deliver(invocation(b"{}")) == Accepted()
+
+
+async def test_what_a_real_endpoint_refuses_has_its_class(local):
+    async with local_target(local, function_name="nobody") as target:
+        assert isinstance(await target.deliver(invocation()), Misconfigured)
+        assert not (await target.check())[-1].ok
+    async with local_target(local, function_name="probe", qualifier="nowhere") as target:
+        assert isinstance(await target.deliver(invocation()), Misconfigured)
+    async with local_target(local, function_name="probe") as target:
+        assert isinstance(await target.deliver(invocation(b"{")), Rejected)
+        assert isinstance(await target.deliver(invocation(b'"' + b"x" * 6_291_456 + b'"')), TooLarge)
