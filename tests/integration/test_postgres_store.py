@@ -170,6 +170,15 @@ class TestMigrations:
         with pytest.raises(ConfigError, match=r"store\.schema"):
             connect(schema)
 
+    async def test_an_older_server_takes_all_of_it(self, system_database):
+        async def supply() -> str:
+            return system_database
+
+        store = PostgresStore(supply, "pgbridge")
+        await store.migrate()
+        await everything(store)
+        await store.close()
+
 
 async def everything(store: PostgresStore) -> None:
     """Every statement that the store knows."""

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from bridge.change import Position
 from bridge.errors import InvariantBroken, StoreFenced
@@ -47,31 +46,39 @@ async def ids(store: Store, **where) -> list[int]:
     return [Position.parse(each.event_id).commit_lsn // 256 for each in await store.letters(LetterFilter(**where))]
 
 
+@pytest.fixture(scope="module")
+def latin1(postgres):
+    """A database that lacks most of Unicode."""
+    with psycopg.connect(postgres.dsn(), autocommit=True) as admin:
+        admin.execute("CREATE DATABASE latin1 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+        yield postgres.dsn("latin1")
+        admin.execute("DROP DATABASE latin1 WITH (FORCE)")
+
+
 @pytest.fixture(params=["memory", "postgres", "postgres in LATIN1"])
 async def processes(request):
-    """Makes stores that see the same tables, as several processes do."""
-    made: list[Store] = []
+    """Makes stores that see the same tables, as several processes do. In PostgreSQL each test has a schema of its own."""
     if request.param == "memory":
         first = MemoryStore()
+        yield lambda: MemoryStore(first.tables)
+        return
+    dsn = request.getfixturevalue("latin1" if "LATIN1" in request.param else "postgres")
+    dsn = dsn if isinstance(dsn, str) else dsn.dsn()
+    made: list[Store] = []
 
-        def make() -> Store:
-            return MemoryStore(first.tables)
-    else:
-        dsn = request.getfixturevalue("database")
-        if request.param == "postgres in LATIN1":
-            dsn = recreate_in_latin1(dsn)
+    async def supply() -> str:
+        return dsn
 
-        async def supply() -> str:
-            return dsn
+    def make() -> Store:
+        made.append(PostgresStore(supply, "pgbridge"))
+        return made[-1]
 
-        def make() -> Store:
-            made.append(PostgresStore(supply, "pgbridge"))
-            return made[-1]
-
-        await make().migrate()
+    await make().migrate()
     yield make
     for each in made:
         await each.close()
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute("DROP SCHEMA pgbridge CASCADE")
 
 
 @pytest.fixture
@@ -85,18 +92,6 @@ async def store(processes):
 async def claimed(store):
     await store.claim(WHO)
     return store
-
-
-def recreate_in_latin1(dsn: str) -> str:
-    name = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
-    with psycopg.connect(psycopg.conninfo.make_conninfo(dsn, dbname="postgres"), autocommit=True) as admin:
-        admin.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
-        admin.execute(
-            sql.SQL("CREATE DATABASE {} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0").format(
-                sql.Identifier(name)
-            )
-        )
-    return dsn
 
 
 class TestProgress:
