@@ -2,7 +2,7 @@
 The store in PostgreSQL, in the source database or another one.
 
 Two connections: saving progress never waits for an operator who lists a million letters. A replay has a third, whose
-life is its claim. A save is one statement, or one pipeline, so it costs one round trip.
+life is its claim. A save costs one round trip; with letters it is a pipelined transaction and costs two.
 
 Durability: sessions run with `synchronous_commit` at least `on`. The slot is confirmed once a save has returned, and
 then the source may throw the WAL away: a letter that a crash of the store takes back would be lost. A plain checkpoint

@@ -12,6 +12,7 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 
 from bridge.dsn import complete
+from bridge.errors import StoreError
 from bridge.store.sqlstate import REPEATABLE, is_lost, translate, translate_connecting
 from bridge.store.statements import Statements
 from bridge.store.text import escape, storable, unescape
@@ -26,6 +27,9 @@ _CONNECT_TIMEOUT: Final = "10"
 # A save that waits longer is better told as a fault: delivery stops at its bound either way.
 STATEMENT_TIMEOUT_SECONDS: Final = 30
 _LOCK_TIMEOUT: Final = "20s"
+# The server keeps the statement timeout. One that is stopped or starved does not, and its kernel still acknowledges
+# what we send, so no TCP timeout notices: that long after the statement timeout we hang up ourselves.
+_HANG_UP_AFTER_SECONDS = 10.0
 # A client that hangs in a transaction holds the slot's row, and with it the one that took over.
 _IDLE_IN_TRANSACTION_TIMEOUT: Final = "20s"
 
@@ -78,7 +82,11 @@ class Session:
             while True:
                 connection = await self._connected()
                 try:
-                    return await work(connection)
+                    async with asyncio.timeout(self._patience_seconds()):
+                        return await work(connection)
+                except TimeoutError as error:
+                    await self._drop()
+                    raise StoreError("the store does not answer", remedy="it is tried again") from error
                 except psycopg.Error as error:
                     lost = connection.closed or is_lost(error)
                     if lost:
@@ -95,11 +103,6 @@ class Session:
                     await self._drop()
                     raise
 
-    async def connect(self) -> None:
-        """Connect now, if not connected."""
-        async with self._turn:
-            await self._connected()
-
     async def close(self) -> None:
         async with self._turn:
             await self._drop()
@@ -115,6 +118,10 @@ class Session:
     def incoming(self, text: str) -> str:
         """The inverse of `outgoing`, as far as there is one."""
         return text if self._takes_any_text else unescape(text)
+
+    def _patience_seconds(self) -> float | None:
+        limit = self._statement_timeout_seconds
+        return limit + _HANG_UP_AFTER_SECONDS if limit else None
 
     async def _connected(self) -> AsyncConnection[Any]:
         if self._connection is not None and not self._connection.closed:

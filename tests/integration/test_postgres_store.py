@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -359,6 +361,22 @@ class TestFaults:
         assert "lock" in str(error)
         assert error.disposition is Disposition.RETRY
         assert (await waiting.claim(WHO)).epoch == 2
+
+    async def test_a_server_that_hangs_is_hung_up_on(self, store, admin, monkeypatch):
+        """It neither answers nor closes, as a machine that swaps or a paused container."""
+        await store.claim(WHO)
+        monkeypatch.setattr(session, "_HANG_UP_AFTER_SECONDS", 0.2 - session.STATEMENT_TIMEOUT_SECONDS)
+        (pid,) = admin.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pgbridge store'"
+        ).fetchone()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(StoreError, match="does not answer"):
+                await store.save(LSN(5), {})
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        monkeypatch.undo()
+        await store.save(LSN(6), {})
 
     async def test_a_call_that_is_cancelled_leaves_a_store_that_works(self, store, admin, database):
         await store.claim(WHO)
