@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, fie
 from bridge.config.section import NOT_BOOL, Name, Section, is_list
 from bridge.config.targets import LAMBDA_EVENT_BYTES, LAMBDA_REQUEST_BYTES, TargetSettings
 from bridge.triggers.filter import PatternError, compile_patterns
+from bridge.triggers.shape import Shape
 from bridge.triggers.tables import PatternSyntaxError, TableSelection
 
 Operation = Literal["insert", "update", "delete", "truncate", "message"]
@@ -319,6 +320,16 @@ class TriggerSettings(Section):
     def table_selection(self) -> TableSelection:
         """`tables`, parsed."""
         return TableSelection.parse(self.tables)
+
+    @property
+    def shape(self) -> Shape:
+        """Which columns stand in the event, and what orders it."""
+        include = self.columns.include
+        return Shape(
+            include=None if include is None else frozenset(include),
+            exclude=frozenset(self.columns.exclude),
+            order_by=self.order_by,
+        )
 
 
 def check_patterns(patterns: Iterable[Mapping[str, Any]]) -> None:

@@ -27,6 +27,10 @@ class ServiceState(StrEnum):
     DRAINING = "draining"
     STOPPED = "stopped"
     """Ended for good, with a reason: slot lost, misconfigured source, broken protocol."""
+    NOT_RUNNING = "not_running"
+    """Nobody reads the slot: said by `pgbridge status` from the database alone."""
+    UNKNOWN = "unknown"
+    """Somebody reads the slot, but could not be asked: said as above."""
 
 
 class TriggerState(StrEnum):
@@ -37,6 +41,8 @@ class TriggerState(StrEnum):
     """Nothing is sent until its target is mended or somebody resumes it; `paused_reason` says why."""
     DISABLED = "disabled"
     """By its setting `enabled`."""
+    UNKNOWN = "unknown"
+    """No process could be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,8 @@ class TriggerStatus:
     paused_reason: str | None = None
     lag_seconds: float | None = None
     """Age of the oldest unsettled change, from its commit; 0 when nothing waits, None when not known."""
+    checkpoint_lsn: LSN | None = None
+    """Everything at or below is settled, as stored; only where no process could be asked."""
     lag_bytes: int | None = None
     """WAL between the trigger's watermark and what was received."""
     waiting: int = 0
@@ -148,7 +156,13 @@ class ServiceStatus:
                         }
                     ),
                     "triggers": tuple(
-                        TriggerStatus(**{**_known(TriggerStatus, trigger), "state": TriggerState(trigger["state"])})
+                        TriggerStatus(
+                            **{
+                                **_known(TriggerStatus, trigger),
+                                "state": TriggerState(trigger["state"]),
+                                "checkpoint_lsn": _lsn(trigger.get("checkpoint_lsn")),
+                            }
+                        )
                         for trigger in document.get("triggers", ())
                     ),
                 }
