@@ -90,6 +90,7 @@ deploy-check: $(DEPLOY_INSTALLED) $(INSTALLED) ## check template, Terraform modu
 
 .PHONY: dist
 dist: $(INSTALLED) ## build the wheel into dist/
+	@rm -rf build # setuptools packs whatever an earlier build left there
 	@$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist .
 
 .PHONY: clean

@@ -151,6 +151,9 @@ def handlers_only(tmp_path_factory, wheel):
     return folder
 
 
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+
+
 def isolated(folder, script):
     """Runs with nothing but the standard library and `folder` to import from."""
     return run(sys.executable, "-I", "-S", "-c", f"import sys; sys.path.append({str(folder)!r})\n{script}")
@@ -185,6 +188,30 @@ def test_a_function_runs_with_its_requirements_and_the_handlers_alone(handlers_o
     assert isolated(handlers_only, script).strip() == "{'batchItemFailures': []}"
 
 
+@needs_make
+def test_the_build_packs_the_handler_and_the_handlers_room_alone(tmp_path):
+    # `true` stands in for pip, which would fetch the requirements.
+    run(
+        *(
+            "make",
+            "-f",
+            "functions/welcome_user/Makefile",
+            "build-WelcomeUser",
+            "PYTHON=true",
+            f"ARTIFACTS_DIR={tmp_path}",
+        ),
+        cwd=ROOT,
+        env={"PATH": os.defpath},
+    )
+    packed = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    room = {str(path.relative_to(ROOT)) for path in (ROOT / "bridge" / "handlers").glob("*.py")}
+
+    assert packed == {"handler.py", "bridge/__init__.py", "bridge/py.typed", *room}
+    script = "import handler; print(handler.User(id=1).id)"
+    paths = "\n".join(f"sys.path.append({str(path)!r})" for path in (tmp_path, SITE_PACKAGES))
+    assert run(sys.executable, "-I", "-S", "-c", f"import sys\n{paths}\n{script}").strip() == "1"
+
+
 def test_every_development_requirement_is_pinned_exactly_once():
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     pins = [Requirement(line) for line in lines]
@@ -209,9 +236,6 @@ def make(*arguments, **environ):
         text=True,
         check=False,
     )
-
-
-needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 
 
 @needs_make
