@@ -31,7 +31,7 @@ import structlog
 
 from bridge.clock import Clock
 from bridge.delivery.dispatch import Dispatcher
-from bridge.errors import SourceUnavailable, StoreError, StoreFenced
+from bridge.errors import SourceUnavailable, StoreError, StoreFenced, StoreMisconfigured
 from bridge.lsn import LSN
 from bridge.observe import log as events
 from bridge.pgoutput.assembler import Assembler
@@ -183,7 +183,7 @@ class Pipeline:
                 await self._sleep_unless_settled(self._idle_pace.wake_at() - self._clock.monotonic())
             try:
                 await self._save()
-            except StoreFenced:
+            except (StoreFenced, StoreMisconfigured):
                 raise
             except StoreError as error:
                 # Delivery goes on up to its bound of unsaved events, then waits: nothing is confirmed meanwhile.

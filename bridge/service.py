@@ -47,13 +47,14 @@ from bridge.observe.status import ServiceState, ServiceStatus, SlotStatus
 from bridge.pgoutput.assembler import Assembler
 from bridge.pgoutput.plan import KeyLayout
 from bridge.pipeline import Pipeline
+from bridge.rds import connection_string
 from bridge.replay import Replay, ReplayPlan
 from bridge.roster import Roster
 from bridge.secret import SecretResolver
 from bridge.source import catalog, publication, slot
 from bridge.source.connection import ReplicationConnection
 from bridge.source.resume import ACCEPT_GAP, resume_at
-from bridge.store.postgres import PostgresStore
+from bridge.store.factory import build_store
 from bridge.store.protocol import LetterFilter, Progress, SourceIdentity, Store
 
 MAX_BUFFERED_BYTES = 128 << 20
@@ -102,9 +103,7 @@ class Service:
         self.settings = settings
         self.clock = clock or SystemClock()
         self.secrets = secrets or SecretResolver()
-        self.store: Store = store or PostgresStore(
-            lambda: self.secrets.fetch(settings.store_dsn), settings.store.schema_
-        )
+        self.store: Store = store or build_store(settings, self.secrets)
         self.metrics = Metrics(self.snapshot)
         self._build = build
         self._drain_seconds = drain_seconds
@@ -213,8 +212,7 @@ class Service:
 
     async def _session(self) -> None:
         """Connect, take the slot, and read until the stop or an error."""
-        settings = self.settings
-        dsn = await self.secrets.fetch(settings.source.dsn, fresh=self._credentials_refused or self._sessions > 0)
+        dsn = await self._source_dsn(fresh=self._credentials_refused or self._sessions > 0)
         await self.store.open()
         connection = await ReplicationConnection.open(dsn)
         try:
@@ -231,6 +229,10 @@ class Service:
                 self._filtered_in_past_sessions.update(self._pipeline.assembler.filtered)
             self._pipeline = self._connection = None
             await connection.close()
+
+    async def _source_dsn(self, *, fresh: bool = False) -> str:
+        source = self.settings.source
+        return await connection_string(source.dsn, self.secrets, iam_auth=source.iam_auth, fresh=fresh)
 
     async def _start(self, connection: ReplicationConnection) -> Pipeline:
         source = self.settings.source
@@ -396,7 +398,7 @@ class Service:
             await asyncio.sleep(WATCH_PAUSE_SECONDS)
 
     async def _look_at_slot(self) -> SlotStatus | None:
-        state = await slot.look(await self.secrets.fetch(self.settings.source.dsn), self.settings.source.slot)
+        state = await slot.look(await self._source_dsn(), self.settings.source.slot)
         if state is None:
             return None
         return SlotStatus(

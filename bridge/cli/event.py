@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bridge.config import Settings
     from bridge.pgoutput.messages import RelationMessage, TupleData
     from bridge.pgoutput.plan import Plan
-    from bridge.source.session import Session
+    from bridge.source.libpq import Row, Wire
 
 # The same on every run, so that a sample can be kept beside a test: the ones of the documentation's example.
 COMMIT_LSN: Final = 0x1A2B3C0
@@ -81,6 +81,7 @@ def _exact(text: str) -> tuple[str, str]:
 class _Table:
     """A table as the catalog describes it."""
 
+    database: str
     relation: RelationMessage
     primary_key: tuple[str, ...]
     types: dict[int, TypeFacts] = field(repr=False)
@@ -101,20 +102,20 @@ async def _sample(
 ) -> bytes:
     from bridge.pgoutput.plan import Plan  # noqa: PLC0415 - --help needs none of it
     from bridge.secret import SecretResolver  # noqa: PLC0415 - as above
-    from bridge.source.session import connected  # noqa: PLC0415 - as above
+    from bridge.source.session import connected, pin  # noqa: PLC0415 - as above
     from bridge.triggers.envelope import Envelope  # noqa: PLC0415 - as above
     from bridge.triggers.shape import Shape  # noqa: PLC0415 - as above
 
     name = _trigger(settings, table, trigger)
     dsn = await SecretResolver().fetch(settings.source.dsn)
-    async with connected(dsn, application_name="pgbridge event") as session:
-        described = await _describe(session, table)
-        new, old = await _rows(session, described)
-        database = session.info.dbname
+    async with connected(dsn, application_name="pgbridge event") as wire:
+        await pin(wire)
+        described = await _describe(wire, table)
+        new, old = await _rows(wire, described)
     plan = Plan(
         described.relation,
         Shape() if name is None else settings.triggers[name].shape,
-        database=database,
+        database=described.database,
         primary_key=described.primary_key or None,
         catalog=lambda oid: described.types[oid].in_catalog if oid in described.types else None,
     )
@@ -167,32 +168,33 @@ def _event(plan: Plan, operation: str, new: TupleData, old: TupleData) -> Event:
 
 # -- the catalog -------------------------------------------------------------------------------------------------------
 
-_FIND = """
-SELECT c.oid, c.relreplident
+# Literals are quoted by `quote_literal`; the type's name in `_CAST` is the server's own, from format_type.
+_FIND: Final = """
+SELECT c.oid, c.relreplident, pg_catalog.current_database()
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p')
+ WHERE c.relkind IN ('r', 'p') AND n.nspname = {schema} AND c.relname = {table}
 """
 
-_NAMES = """
+_NAMES: Final = """
 SELECT n.nspname || '.' || c.relname
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
 """
 
 # Generated columns are not sent.
-_COLUMNS = """
+_COLUMNS: Final = """
 SELECT a.attname, a.atttypid, a.atttypmod, pg_catalog.format_type(a.atttypid, a.atttypmod),
        COALESCE(a.attnum = ANY (p.indkey), false), COALESCE(a.attnum = ANY (i.indkey), false)
   FROM pg_catalog.pg_attribute a
   LEFT JOIN pg_catalog.pg_index p ON p.indrelid = a.attrelid AND p.indisprimary
   LEFT JOIN pg_catalog.pg_index i ON i.indrelid = a.attrelid AND i.indisreplident
- WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+ WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
  ORDER BY a.attnum
 """
 
-_TYPES = """
+_TYPES: Final = """
 WITH RECURSIVE needed (oid) AS (
-    SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
+    SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped
   UNION
     SELECT part.oid
       FROM needed JOIN pg_catalog.pg_type t USING (oid)
@@ -208,8 +210,13 @@ SELECT t.oid, t.typname, t.typtype, t.typbasetype, t.typtypmod,
   FROM needed JOIN pg_catalog.pg_type t USING (oid)
 """
 
+_CAST: Final = "SELECT CAST({text}::pg_catalog.text AS {type})"
 
-async def _describe(session: Session, table: tuple[str, str]) -> _Table:
+_REFUSED: Final = ("22", "23", "42")
+"""SQLSTATE classes by which a text is none of a type: its input, a domain's check, no such cast."""
+
+
+async def _describe(wire: Wire, table: tuple[str, str]) -> _Table:
     """
     Look a table up.
 
@@ -217,73 +224,86 @@ async def _describe(session: Session, table: tuple[str, str]) -> _Table:
         SourceMisconfigured: there is none of that name.
     """
     from bridge.pgoutput.messages import KEY_FLAG, Column, RelationMessage  # noqa: PLC0415 - as above
-    from bridge.source.session import translated  # noqa: PLC0415 - as above
+    from bridge.source.commands import quote_literal  # noqa: PLC0415 - as above
 
     schema, name = table
-    with translated(f"look up {schema}.{name}"):
-        found = await (await session.execute(_FIND, table)).fetchone()
-        if found is None:
-            names = [row[0] for row in await (await session.execute(_NAMES)).fetchall()]
-            near = difflib.get_close_matches(f"{schema}.{name}", names, n=1)
-            raise SourceMisconfigured(
-                f"there is no table {schema}.{name} in this database",
-                remedy=f"did you mean {near[0]}?" if near else "name one that there is",
-            )
-        oid, identity = found
-        columns = await (await session.execute(_COLUMNS, (oid,))).fetchall()
-        types = await (await session.execute(_TYPES, (oid,))).fetchall()
-    flagged = {"d": 4, "i": 5}.get(identity)
+    found = await wire.query(_FIND.format(schema=quote_literal(schema), table=quote_literal(name)))
+    if not found:
+        names = [known or "" for (known,) in await wire.query(_NAMES)]
+        near = difflib.get_close_matches(f"{schema}.{name}", names, n=1)
+        raise SourceMisconfigured(
+            f"there is no table {schema}.{name} in this database",
+            remedy=f"did you mean {near[0]}?" if near else "name one that there is",
+        )
+    ((oid, identity, database),) = [[value or "" for value in row] for row in found]
+    columns = [[value or "" for value in row] for row in await wire.query(_COLUMNS.format(oid=oid))]
+    flag_at = {"d": 4, "i": 5}.get(identity)
+    described = tuple(
+        Column(
+            KEY_FLAG if identity == "f" or (flag_at is not None and row[flag_at] == "t") else 0,
+            row[0],
+            int(row[1]),
+            int(row[2]),
+        )
+        for row in columns
+    )
     return _Table(
-        RelationMessage(
-            oid,
-            schema,
-            name,
-            identity,
-            tuple(
-                Column(KEY_FLAG if identity == "f" or (flagged is not None and row[flagged]) else 0, *row[:3])
-                for row in columns
-            ),
-        ),
-        tuple(row[0] for row in columns if row[4]),
-        {row[0]: TypeFacts(row[0], row[1], row[2], row[3], row[4], *row[5:]) for row in types},
+        database,
+        RelationMessage(int(oid), schema, name, identity, described),
+        tuple(row[0] for row in columns if row[4] == "t"),
+        {facts.oid: facts for facts in map(_facts, await wire.query(_TYPES.format(oid=oid)))},
         tuple(row[3] for row in columns),
     )
 
 
-async def _rows(session: Session, table: _Table) -> tuple[TupleData, TupleData]:
-    """A row, and how it was before an update changed one column of it."""
-    from bridge.source.session import PINNED, translated  # noqa: PLC0415 - as above
+def _facts(row: Row) -> TypeFacts:
+    oid, name, kind, base, base_modifier, element, delimiter, label, members = row
+    return TypeFacts(
+        oid=int(oid or 0),
+        name=name or "",
+        kind=kind or "",
+        base=int(base or 0),
+        base_modifier=int(base_modifier or -1),
+        element=int(element or 0),
+        delimiter=delimiter or ",",
+        label=label,
+        members=int(members or 0),
+    )
 
-    with translated("make sample values"):
-        for setting in PINNED.items():
-            if not setting[0].endswith("_timeout"):
-                await session.execute("SELECT pg_catalog.set_config(%s, %s, false)", setting)
-        new: list[bytes | None] = []
-        spare: tuple[int, bytes] | None = None
-        for index, column in enumerate(table.relation.columns):
-            texts = candidates(table.types, column.type_oid, column.type_modifier, column.name)
-            value, text = await _first_accepted(session, table.type_names[index], texts)
-            new.append(value)
-            if spare is None and value is not None and column.name not in table.identity:
-                other, _ = await _first_accepted(session, table.type_names[index], another(texts, text))
-                if other is not None and other != value:
-                    spare = index, other
+
+async def _rows(wire: Wire, table: _Table) -> tuple[TupleData, TupleData]:
+    """A row, and how it was before an update changed one column of it."""
+    new: list[bytes | None] = []
+    spare: tuple[int, bytes] | None = None
+    for index, column in enumerate(table.relation.columns):
+        texts = candidates(table.types, column.type_oid, column.type_modifier, column.name)
+        text, value = await _first_accepted(wire, table.type_names[index], texts)
+        new.append(value)
+        if spare is None and text is not None and column.name not in table.identity:
+            _, other = await _first_accepted(wire, table.type_names[index], another(texts, text))
+            if other is not None and other != value:
+                spare = index, other
     old = list(new)
     if spare is not None:
         old[spare[0]] = spare[1]
     return tuple(new), tuple(old)
 
 
-async def _first_accepted(session: Session, type_name: str, texts: list[str]) -> tuple[bytes | None, str | None]:
-    """The first text that the server takes for the type, in the server's own words; null where it takes none."""
-    import psycopg  # noqa: PLC0415 - as above
+async def _first_accepted(wire: Wire, type_name: str, texts: list[str]) -> tuple[str | None, bytes | None]:
+    """
+    The first text that the server takes for the type, and the server's own form of it; nothing where it takes none.
+
+    Raises:
+        SourceError: the server could not be asked.
+    """
+    from bridge.source import failure  # noqa: PLC0415 - as above
+    from bridge.source.commands import quote_literal  # noqa: PLC0415 - as above
 
     for text in texts:
-        try:
-            # The type's name is the server's own, from format_type, quoted where it needs to be.
-            cursor = await session.execute(f"SELECT CAST(%s::pg_catalog.text AS {type_name})", (text,))
-        except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.CannotCoerce):
-            continue
-        result = cursor.pgresult
-        return (None if result is None else result.get_value(0, 0)), text
+        answer = await wire.execute(_CAST.format(text=quote_literal(text), type=type_name), timeout_seconds=10)
+        if not answer.failed:
+            ((value,),) = answer.rows
+            return text, None if value is None else value.encode()
+        if (answer.sqlstate or "")[:2] not in _REFUSED:
+            raise failure.while_querying("make sample values", answer.sqlstate, answer.said)
     return None, None

@@ -149,29 +149,37 @@ def _partial(
     now: float,
     random: Callable[[], float],
 ) -> Decision:
-    """The named records are charged; later changes of the keys that go again go with them, uncharged."""
+    """
+    The first named record of each key is charged; later changes of that key go again with it, uncharged.
+
+    A handler that keeps the order of a key names the later changes too, because it held them back: they are not to blame.
+    """
     charged: dict[bytes, Charge] = {}
     settled: list[Event] = []
     given_up: list[GivenUp] = []
     again: list[Event] = []
+    blamed: set[bytes] = set()
     keys_again: set[bytes] = set()
     for event in batch.events:
-        if event.id.decode("ascii") in failed_ids:
+        keys = {key for key in (event.key, event.old_key) if key is not None}
+        named = event.id.decode("ascii") in failed_ids
+        if named and blamed.isdisjoint(keys):
+            blamed |= keys
             charge = _charged(event, charges, now)
             if _exhausted(charge, policy):
                 given_up.append(GivenUp(event, evidence, charge))
                 continue
             charged[event.id] = charge
-        elif event.key not in keys_again and event.old_key not in keys_again:
+        elif not named and keys_again.isdisjoint(keys):
             settled.append(event)
             continue
         again.append(event)
-        keys_again.update(key for key in (event.key, event.old_key) if key is not None)
+        keys_again |= keys
     if not again:
         return Decision(settled=settled, given_up=given_up)
     part = part_of(batch, again, then=batch.then)
     part.attempt += 1
-    wait = retry.wait_seconds(max(charge.attempts for charge in charged.values()), random)
+    wait = retry.wait_seconds(max((charge.attempts for charge in charged.values()), default=1), random)
     return Decision(settled=settled, given_up=given_up, parts=[(part, wait)], charged=charged)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bridge.config import Settings
+from bridge.rds import connection_string
 from bridge.secret import SecretResolver
 from bridge.store.postgres import PostgresStore
 
@@ -15,6 +16,8 @@ def build_store(settings: Settings, secrets: SecretResolver) -> PostgresStore:
         # Fetched again for every connection but the first: the one before may have ended with a rotated password.
         nonlocal asked
         fresh, asked = asked, True
-        return await secrets.fetch(settings.store_dsn, fresh=fresh)
+        # A store of its own has its own password; one in the source database logs in as the reader does.
+        iam_auth = settings.source.iam_auth and settings.store.dsn is None
+        return await connection_string(settings.store_dsn, secrets, iam_auth=iam_auth, fresh=fresh)
 
     return PostgresStore(dsn, settings.store.schema_)

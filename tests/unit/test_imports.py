@@ -14,7 +14,7 @@ BRIDGE = ROOT / "bridge"
 VALUES = {"bridge", "__version__", "errors", "lsn", "change", "clock"}
 PURE = {"triggers", "batching", "progress", "pgoutput"}
 EDGES = {"source", "delivery", "store", "observe"}
-SETTINGS = {"config", "secret", "dsn"}
+SETTINGS = {"config", "secret", "dsn", "rds"}
 TOP = {"cli", "console", "service", "roster", "replay", "local", "testing"}
 ALLOWED = {
     "errors": {"lsn"},
@@ -27,6 +27,7 @@ ALLOWED = {
     "config": VALUES | {"triggers", "secret"},
     "secret": VALUES,
     "dsn": VALUES | {"secret"},
+    "rds": VALUES | {"secret"},
     **dict.fromkeys(EDGES, VALUES | PURE | SETTINGS | EDGES),
     "pipeline": VALUES | PURE | SETTINGS | EDGES,
     "handlers": set(),

@@ -86,6 +86,19 @@ def test_later_changes_of_a_failed_key_go_again_uncharged():
     assert ids(decision.settled) == [c.id]
 
 
+def test_of_one_keys_named_records_only_the_first_is_charged():
+    """A handler that keeps the order of a key names what it held back, too."""
+    a, b, c = event(1, b"k"), event(2, b"k"), event(3, b"other")
+    named = Partial(frozenset({a.id.decode(), b.id.decode()}), EVIDENCE)
+    first = judge(batch(a, b, c), named)
+    assert retried(first) == [[a.id, b.id]]
+    assert set(first.charged) == {a.id}
+    last = judge(batch(a, b), named, charges={a.id: Charge(2, 5.0)})
+    assert [g.event.id for g in last.given_up] == [a.id]
+    assert retried(last) == [[b.id]]
+    assert not last.charged
+
+
 def test_a_change_of_key_behind_a_failure_of_either_key_goes_again():
     a, b = event(1, b"old"), event(2, b"new", old_key=b"old")
     decision = judge(batch(a, b), Partial(frozenset({a.id.decode()}), EVIDENCE))
