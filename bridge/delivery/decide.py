@@ -152,7 +152,7 @@ def _partial(
     """
     The first named record of each key is charged; later changes of that key go again with it, uncharged.
 
-    A handler that keeps the order of a key names the later changes too, because it held them back: they are not to blame.
+    A handler that keeps the order of a key names the later changes too, because it held them back: not their fault.
     """
     charged: dict[bytes, Charge] = {}
     settled: list[Event] = []
