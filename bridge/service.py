@@ -242,7 +242,8 @@ class Service:
         state = await slot.inspect(connection, source.slot)
         if state is None or state.confirmed_flush_lsn is None:
             raise _no_slot(source.slot, progress)
-        await publication.prepare(connection, self.settings)
+        for warning in await publication.prepare(connection, self.settings, strict=self._sessions == 0):
+            log.warning(events.NOT_SENT, reason=warning)
         facts = await catalog.load(connection)
         start = resume_at(
             progress, identity, slot_confirmed_lsn=state.confirmed_flush_lsn, server_lsn=server.wal_flush_lsn
