@@ -32,8 +32,8 @@ class Statement:
 
     sql: str
     why: str
-    privileged: bool = False
-    """True for what only a DBA can run: roles and grants. `init` prints such statements and never runs them."""
+    needed: bool = True
+    """False where things also work without it: then a missing right is worth a warning, not an error."""
 
 
 def quote_identifier(name: str) -> str:
@@ -92,6 +92,13 @@ def check_publication_name(name: str) -> str:
     return name
 
 
+def companion_name(publication: str) -> str:
+    """The name of the publication beside another that publishes inserts only (`publication.py` says why)."""
+    suffix = "_inserts"
+    kept = publication.encode()[: _LONGEST_NAME_BYTES - len(suffix)]
+    return kept.decode(errors="ignore") + suffix
+
+
 def create_slot(name: str, *, temporary: bool = False, failover: bool = False) -> str:
     """
     CREATE_REPLICATION_SLOT for pgoutput, without an exported snapshot.
@@ -144,7 +151,13 @@ def supports_failover(server_version: int) -> bool:
     return server_version >= _FAILOVER_SLOTS
 
 
-def start_replication(slot: str, publication: str, lsn: LSN, *, server_version: int) -> str:
+def find_publications(names: Iterable[str]) -> str:
+    """Which of the publications there are; for the simple protocol, hence no parameter."""
+    listed = ", ".join(quote_literal(name) for name in names)
+    return f"SELECT pubname FROM pg_catalog.pg_publication WHERE pubname IN ({listed})"  # noqa: S608 - quoted
+
+
+def start_replication(slot: str, publications: Iterable[str], lsn: LSN, *, server_version: int) -> str:
     """
     START_REPLICATION from `lsn`, or from where the slot stands if that is further.
 
@@ -152,7 +165,7 @@ def start_replication(slot: str, publication: str, lsn: LSN, *, server_version: 
     logical messages, which pgoutput sends from 14 on.
     """
     # pgoutput splits the list as SQL identifiers, folding what is not quoted: hence quotes inside quotes.
-    names = quote_identifier(check_publication_name(publication)).replace("'", "''")
+    names = ", ".join(quote_identifier(check_publication_name(name)) for name in publications).replace("'", "''")
     options = f"proto_version '1', publication_names '{names}'"
     if server_version >= _MESSAGES_OPTION:
         options += ", messages 'true'"

@@ -188,6 +188,7 @@ class ReplicationConnection:
         """
         Begin to stream, from `lsn` or from where the slot stands if that is further.
 
+        With the publication its companion is streamed, if there is one (`publication.py`).
         A publication that does not exist is not noticed here: the server looks it up when it decodes a change.
 
         Raises:
@@ -199,7 +200,11 @@ class ReplicationConnection:
             # The walsender never resets its "client is done" for logical replication (StartLogicalReplication), so
             # it ends a second stream at once.
             raise InvariantBroken("a replication connection carries one stream; open another one")
-        statement = commands.start_replication(slot, publication, lsn, server_version=self.identity.server_version)
+        companion = commands.companion_name(publication)
+        found = await self._wire.query(commands.find_publications([companion]))
+        statement = commands.start_replication(
+            slot, [publication, companion] if found else [publication], lsn, server_version=self.identity.server_version
+        )
         # A slot just released may make us wait for its last reader's exit, but no longer than a command should take.
         answer = await self._wire.execute(statement, timeout_seconds=libpq.COMMAND_TIMEOUT_SECONDS)
         if not answer.copying:

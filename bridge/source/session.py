@@ -7,19 +7,14 @@ afterwards.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final
-
-import psycopg
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
 
 from bridge import dsn as dsns
 from bridge.errors import SourceMisconfigured
-from bridge.source import commands, failure, libpq
+from bridge.source import commands
 from bridge.source.libpq import Wire
-
-Session = psycopg.AsyncConnection[tuple[Any, ...]]
-"""An ordinary SQL connection in autocommit mode, as `connect` gives it."""
 
 # What column values look like must not hang on the role, the database or our own environment. The upper part decides
 # the text of values (search_path and quote_all_identifiers that of the reg… types), the lower what may end the session.
@@ -55,40 +50,29 @@ _SQL_SESSION: Final[Mapping[str, str]] = {
 }
 
 
-async def connect(dsn: str, *, connect_timeout_seconds: float = 10, application_name: str = "pgbridge") -> Session:
+@asynccontextmanager
+async def connected(
+    dsn: str, *, connect_timeout_seconds: float = 10, application_name: str = "pgbridge", setting: str = "source.dsn"
+) -> AsyncIterator[Wire]:
     """
-    An ordinary SQL session: autocommit, an empty search_path, a time limit on statements.
+    An ordinary session for plain SQL, with an empty search_path and a time limit on statements, closed at the end.
+
+    Args:
+        dsn: connection string or URI.
+        connect_timeout_seconds: for each address that is tried, unless the DSN has its own.
+        application_name: unless the DSN has its own.
+        setting: the name of the setting that holds the DSN, for the error.
 
     Raises:
         ConfigError: the DSN can't be read.
         SourceUnavailable, SourceMisconfigured: as for `ReplicationConnection.open`.
     """
-    parameters = dsns.complete(dsn, application_name=application_name, options=_SQL_SESSION)
-    session: Session = psycopg.AsyncConnection(await libpq.connect(parameters, connect_timeout_seconds))
-    await session.set_autocommit(True)
-    session.prepare_threshold = None
-    return session
-
-
-@asynccontextmanager
-async def connected(dsn: str, *, application_name: str = "pgbridge") -> AsyncIterator[Session]:
-    """`connect`, closed at the end."""
-    session = await connect(dsn, application_name=application_name)
+    parameters = dsns.complete(dsn, application_name=application_name, options=_SQL_SESSION, setting=setting)
+    wire = await Wire.open(parameters, connect_timeout_seconds)
     try:
-        yield session
+        yield wire
     finally:
-        await session.close()
-
-
-@contextmanager
-def translated(doing: str) -> Iterator[None]:
-    """Turn psycopg's errors into ours; `doing` says what was tried: "create the publication"."""
-    try:
-        yield
-    except psycopg.Error as error:
-        detail = error.diag.message_detail
-        said = error.diag.message_primary or str(error)
-        raise failure.while_querying(doing, error.sqlstate, f"{said} {detail or ''}".strip()) from error
+        wire.close()
 
 
 async def pin(wire: Wire) -> dict[str, str]:
