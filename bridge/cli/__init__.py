@@ -2,7 +2,8 @@
 The command line: one file for each command, imported when it is used, so that `--help` is quick.
 
 Every command ends in one of these ways: 0 for success; the exit code of a `BridgeError`, which is one sentence on
-stderr; 2 for wrong usage; 130 for Ctrl-C; 70 for a bug of ours, with a traceback under `--debug`.
+stderr; 2 for wrong usage; 130 for Ctrl-C; 141 for a closed pipe; 70 for a bug of ours, with its traceback under
+`--debug`.
 """
 
 from __future__ import annotations
@@ -39,9 +40,19 @@ COMMANDS: Final = {
 
 INTERRUPTED: Final = 130
 """128 + SIGINT, as shells report it."""
+PIPE_CLOSED: Final = 141
+"""128 + SIGPIPE: who reads our output had enough of it. Not 0, for not all of it was read."""
 BUG: Final = 70
 """EX_SOFTWARE of sysexits.h."""
 ISSUES: Final = "https://github.com/pgbridge/pgbridge/issues"
+
+
+class _InterruptedError(Exception):
+    """Ctrl-C."""
+
+
+class _PipeClosedError(Exception):
+    """Nobody reads stdout any more."""
 
 
 class LazyGroup(click.Group):
@@ -60,6 +71,18 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what click would answer in its own way is carried past it."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # while a closed pipe can still be answered
+        except BrokenPipeError as error:
+            raise _PipeClosedError from error
+        except KeyboardInterrupt as error:
+            raise _InterruptedError from error
+        else:
+            return result
 
     def main(
         self,
@@ -80,20 +103,17 @@ class LazyGroup(click.Group):
         debug = "--debug" in arguments or bool(os.environ.get("PGBRIDGE_DEBUG"))
         try:
             result = super().main(arguments, prog_name, standalone_mode=False, **extra)
-            sys.stdout.flush()  # while a broken pipe can still be answered
-        except click.exceptions.Abort:
+        except (_InterruptedError, click.exceptions.Abort):
             return INTERRUPTED
+        except _PipeClosedError:
+            _silence_stdout()
+            return PIPE_CLOSED
         except click.ClickException as error:
             error.show()
             return error.exit_code
         except BridgeError as error:
             _say(error, debug=debug)
             return type(error).exit_code
-        except KeyboardInterrupt:
-            return INTERRUPTED
-        except BrokenPipeError:
-            _silence_stdout()
-            return 0
         except Exception as error:  # noqa: BLE001 - the last resort: a bug is reported, not thrown at the user
             if debug:
                 traceback.print_exc()
@@ -159,10 +179,12 @@ def _add_common_options(command: click.Command) -> None:
 
 
 @click.group(
+    name="pgbridge",
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     epilog="Begin with:  pgbridge demo",
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 def main() -> None:
     """Deliver committed rows of a PostgreSQL database to Lambda functions and signed webhooks."""

@@ -11,8 +11,8 @@ import orjson
 
 UNKNOWN: Final = "-"
 
-# Characters that a terminal would act on instead of showing, line breaks included.
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# Characters that a terminal would act on instead of showing, line breaks included, and those that no output can hold.
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def print_json(document: Any) -> None:

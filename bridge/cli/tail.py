@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 import sys
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-import orjson
 
 from bridge.cli.options import config_option, json_option, load_settings
 from bridge.cli.output import on_one_line
@@ -292,7 +292,8 @@ def _json_printer(trigger: str | None, system_identifier: str) -> Callable[[Even
 
 
 def _print_pretty(event: Event) -> None:
-    document = orjson.loads(event.body + WITHOUT_TRIGGER)
+    # By the slower parser: a json column may hold what the faster one refuses, 1e400 or a lone surrogate.
+    document = json.loads(event.body + WITHOUT_TRIGGER, parse_int=_Digits, parse_float=_Digits)
     metadata = document["metadata"]
     moment = datetime.fromtimestamp(event.transaction.committed_at).astimezone().strftime("%H:%M:%S.%f")[:-3]
     keys = "  ".join(f"{on_one_line(name)}={_value(value)}" for name, value in metadata["keys"].items())
@@ -317,5 +318,21 @@ def _body(document: dict[str, Any]) -> Iterator[str]:
         yield click.style(f"not sent: {names}", dim=True)
 
 
+class _Digits(str):
+    """A number as it was written."""
+
+    __slots__ = ()
+
+
 def _value(value: Any) -> str:
-    return on_one_line(orjson.dumps(value).decode(), _VALUE_WIDTH)
+    return on_one_line(_json(value), _VALUE_WIDTH)
+
+
+def _json(value: Any) -> str:
+    if isinstance(value, _Digits):
+        return str(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_json(name)}: {_json(inner)}" for name, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_json, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
