@@ -92,12 +92,14 @@ def parse_yaml(text: str) -> Document:
     Raises:
         DocumentError: a syntax error, a doubled key, a tag, a value that contains itself, or more than one document.
     """
+    disguise = _Disguise(text)
     try:
-        loader = _Loader(text)
+        loader = _Loader(disguise.text)
         try:
             node = loader.get_single_node()
             if node is None:
                 return Document(None, {})
+            disguise.take_off(node, set())
             lines: dict[Place, int] = {}
             _locate(node, (), lines)
             return Document(loader.construct_document(node), lines)
@@ -109,6 +111,60 @@ def parse_yaml(text: str) -> Document:
         raise DocumentError(f"{where}{error.problem or error.context}") from error
     except yaml.YAMLError as error:  # characters that YAML does not allow
         raise DocumentError(f"not YAML: {getattr(error, 'reason', 'unreadable')}") from error
+
+
+class _Disguise:
+    """
+    Lets `{bearer: ${TOKEN}}` be read as everybody means it.
+
+    To YAML a brace or a comma ends a plain scalar inside `{…}` and `[…]`, so `${TOKEN}` would have to stand in quotes.
+    Within `${…}` they are stood in for, one character for one, while the text is parsed. No value is put in yet.
+    """
+
+    def __init__(self, text: str) -> None:
+        unused = (chr(code) for code in range(0xF0000, 0xFFFFD) if chr(code) not in text)
+        self._on = {ord(character): next(unused) for character in "{}[],"}
+        self._off = {ord(stand_in): chr(character) for character, stand_in in self._on.items()}
+        parts: list[str] = []
+        at = 0
+        while (start := text.find("${", at)) >= 0:
+            end = _reference_end(text, start)
+            parts += [text[at:start], text[start:end].translate(self._on)]
+            at = end
+        self.text = "".join([*parts, text[at:]])
+
+    def take_off(self, node: yaml.Node, seen: set[int]) -> None:
+        """Put the characters back into every scalar; `seen` holds the nodes that are done, for aliases share them."""
+        if id(node) in seen:
+            return
+        seen.add(id(node))
+        if isinstance(node, yaml.ScalarNode):
+            node.value = node.value.translate(self._off)
+        elif isinstance(node, yaml.SequenceNode):
+            for item in node.value:
+                self.take_off(item, seen)
+        elif isinstance(node, yaml.MappingNode):
+            for pair in node.value:
+                for part in pair:
+                    self.take_off(part, seen)
+
+
+def _reference_end(text: str, start: int) -> int:
+    """Where the `${` at `start` is closed; just past the `${` where it is not, on its line."""
+    depth = 0
+    at = start
+    while at < len(text) and text[at] != "\n":
+        if text.startswith("${", at):
+            depth += 1
+            at += 2
+        elif text[at] == "}":
+            depth -= 1
+            at += 1
+            if depth == 0:
+                return at
+        else:
+            at += 1
+    return start + 2 if depth else at
 
 
 def _locate(node: yaml.Node, place: Place, lines: dict[Place, int]) -> None:

@@ -106,10 +106,10 @@ class LambdaTargetSettings(Section):
     """AWS region. Default: the one in the ARN, else the SDK's own."""
     role_arn: Annotated[str | None, Field(pattern=r"^arn:aws[a-zA-Z-]*:iam::\d{12}:role/[\w+=,.@/-]+$")] = None
     """Role to assume for the call, for functions of another account."""
-    timeout_in_seconds: Timeout = 905.0
+    timeout_in_seconds: Timeout | None = None
     """
-    Seconds until a call without an answer counts as failed. Default 905: no function may run for longer than 900 s, and
-    a client that gives up sooner invokes one again that is still at work.
+    Seconds until a call without an answer counts as failed. Default: the function's own timeout, looked up once, and a
+    margin; a client that gives up sooner invokes a function again that is still at work.
     """
     tenant_id: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_.:/=+@ -]{1,256}$")] = None
     """Tenant that every invocation names, for functions with tenant isolation."""

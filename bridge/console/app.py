@@ -156,7 +156,9 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def _json(document: Any, *, status: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(document), status=status, content_type="application/json")
+    return web.Response(
+        body=orjson.dumps(document, option=orjson.OPT_UTC_Z), status=status, content_type="application/json"
+    )
 
 
 async def _file(content: bytes, content_type: str, request: web.Request) -> web.Response:

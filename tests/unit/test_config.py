@@ -63,7 +63,7 @@ triggers:
       http:
         url: https://api.example.com/hooks/orders
         batch: false
-        auth: {bearer: "${HOOK_TOKEN}"}
+        auth: {bearer: ${HOOK_TOKEN}}
         signing: {secrets: [WHSEC]}
         timeout_in_seconds: 15
 """.replace("WHSEC", WHSEC)
@@ -183,7 +183,7 @@ triggers:
                 return {"".join(part.title() for part in key.split("_")): pascal(inner) for key, inner in value.items()}
             return value
 
-        document = yaml.safe_load(FULL)
+        document = parse_yaml(FULL).data
         names = document["triggers"]
         trigger = names["order-webhook"]
         trigger["order_by"] = ["tenant"]
@@ -286,6 +286,8 @@ class TestYaml:
             ("a: 1\n---\nb: 2", "line 2"),
             ("a: \x01", "not YAML"),
             ("a: &x [*x]", "nested more than"),
+            ("a: {b: ${C}", "line 1, column 12"),
+            ("a: {b: ${C, d: e}", "line 1, column"),
         ],
     )
     def test_what_is_not_right_is_refused_with_its_line(self, text, says):
@@ -354,6 +356,26 @@ class TestVariables:
         settings = parse(text, {"DSN": dsn})
         assert settings.source.dsn == Secret(dsn)
         assert settings.admin.listen == "127.0.0.1:8765"
+
+    @pytest.mark.parametrize(
+        ("written", "value"),
+        [
+            ("[${A}]", ["x"]),
+            ("[${A}, ${B}]", ["x", "y"]),
+            ("[${A},${B}]", ["x", "y"]),
+            ("[pre-${A}]", ["pre-x"]),
+            ("[${C:-a,b}]", ["a,b"]),
+            ("[${C:-[1]}]", ["[1]"]),
+            ("[${C:-${A}}]", ["x"]),
+            ("['${A}', \"${B}\"]", ["x", "y"]),
+            ("[$${A}]", ["${A}"]),
+            ("[{prefix: ${A}}]", [{"prefix": "x"}]),
+            ("[$LATEST]", ["$LATEST"]),
+        ],
+    )
+    def test_need_no_quotes_inside_brackets_and_braces(self, written, value):
+        text = one_trigger(f"filter_criteria: [{{record: {{x: {written}}}}}]")
+        assert parse(text, {"A": "x", "B": "y"}).triggers["t"].filter_criteria == ({"record": {"x": value}},)
 
     def test_keys_are_left_alone(self):
         assert "'${NAME}' is not a trigger's name" in refusal(one_trigger(name="${NAME}"), {"NAME": "t"})
@@ -497,7 +519,7 @@ REFUSED = [
     (one_trigger(target="{lambda: {function_name: 'a b'}}"), "it must be a function's name or ARN"),
     (one_trigger(target="{lambda: {function_name: 'f:live', qualifier: prod}}"), "function_name ends in :live and qualifier is prod"),
     (one_trigger(target="{lambda: {function_name: f, invocation_type: DryRun}}"), "it must be RequestResponse or Event"),
-    (one_trigger(target="{lambda: {function_name: f, timeout_in_seconds: 0}}"), "a number above 0 and up to 910"),
+    (one_trigger(target=http("timeout_in_seconds: 0")), "a number above 0 and up to 910"),
     (one_trigger(target="{lambda: {function_name: f, role_arn: admin}}"), "the ARN of an IAM role"),
     (one_trigger(target="{lambda: {function_name: f, endpoint_url: 'http://lambda.example.com'}}"), "it must begin with https://"),
     (one_trigger(target=http(url="http://api.example.com/x")), "triggers.t.target.http.url: it must begin with https://, unless"),
@@ -637,7 +659,7 @@ class TestSchema:
         schema = Draft202012Validator(json_schema())
         text = FULL.replace("batch_size: 100", "batch_size: ${SIZE:-100}")
         assert parse(text, ENVIRON)
-        assert not [error.message for error in schema.iter_errors(yaml.safe_load(text))]
+        assert not [error.message for error in schema.iter_errors(parse_yaml(text).data)]
 
     @pytest.mark.parametrize(
         "text",
@@ -645,7 +667,7 @@ class TestSchema:
     )
     def test_it_refuses_what_the_loader_refuses(self, text):
         refusal(text, {})
-        assert list(Draft202012Validator(json_schema()).iter_errors(yaml.safe_load(text)))
+        assert list(Draft202012Validator(json_schema()).iter_errors(parse_yaml(text).data))
 
     def test_defaults_stand_in_it(self):
         properties = json_schema()["$defs"]["TriggerSettings"]["properties"]
