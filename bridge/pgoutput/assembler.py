@@ -27,17 +27,7 @@ from typing import Final
 from bridge.change import Event, Position, Transaction
 from bridge.errors import InvariantBroken, MalformedMessage, ProtocolError, UnexpectedMessage
 from bridge.lsn import LSN
-from bridge.pgoutput.compiled import (
-    GAVE_UP,
-    KINDS,
-    OPERATIONS,
-    ROW_KEY,
-    RowEncoder,
-    compilable,
-    compile_row,
-    row_key,
-    step_over_row,
-)
+from bridge.pgoutput.compiled import compile_row, step_over_row
 from bridge.pgoutput.decoder import decode
 from bridge.pgoutput.frames import XLOG_DATA, Keepalive, XLogData, decode_frame, to_unix_seconds
 from bridge.pgoutput.logical import encode_message, stamp_outside
@@ -55,6 +45,7 @@ from bridge.pgoutput.messages import (
     Update,
 )
 from bridge.pgoutput.plan import KeyLayout, Plan, Stamp, make_stamp
+from bridge.pgoutput.program import GAVE_UP, KINDS, OPERATIONS, ROW_KEY, RowEncoder, compilable, row_key
 from bridge.pgoutput.values import TypeCatalog, ValueType, no_catalog, resolve
 from bridge.triggers.shape import Shape
 

@@ -1,80 +1,36 @@
 r"""
-Plans as generated code: a frame's bytes in, an `Event` out, with one slice a column and no object besides.
+Programs as generated Python: a frame's bytes in, an `Event` out, with one slice a column and no object besides.
 
 For each kind of row message a function is written in Python source, specialised to the relation's columns and the
-plan: constants are encoded beforehand, each column's encoder stands inline, columns that nobody wants are stepped
-over, the ordering key is taken on the way. Relations that look alike (partitions) share the compiled source; only the
-constants differ, bound as closure variables, which are as quick to read as locals.
+plan (`program.py`): constants are encoded beforehand, each column's encoder stands inline, columns that nobody wants
+are stepped over, the ordering key is taken on the way. Relations that look alike (partitions) share the compiled
+source; only the constants differ, bound as closure variables, which are as quick to read as locals.
 
-What is read, counted from the frame's first byte (`frames.py` has the first 25):
+The caller has compared bytes 25 to 33 with the program's (`ROW_KEY`), so tag, relation, tuple kind and number of
+columns are known. A length that runs past the end makes the next read fail, or the final comparison of the offset with
+the frame's length, so no event is made of bytes that are not there.
 
-    25 Byte1 tag   26 Int32 relation OID   30 Byte1 'N', 'K' or 'O'   31 Int16 number of columns   33 columns … each
-    column: Byte1 'n' | 'u' | 't' Int32 length, text      after an 'O' tuple of an Update: Byte1 'N' Int16 columns …
-
-The caller has compared bytes 25 to 33 with the plan's (`ROW_KEY`), so tag, relation, tuple kind and number of columns
-are known.
-
-A length that runs past the end makes the next read fail, or the final comparison of the offset with the frame's
-length, so no event is made of bytes that are not there. The function raises whatever it meets (`GAVE_UP` lists it)
-and has changed nothing; the caller then takes the plain way, which gives the event or the exact error. That is also
-how rare rows are
-handled: text that is not UTF-8, a key column sent as unchanged.
+This is the way where the extension `_rows.pyx` was not built.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
 import orjson
 
 from bridge.change import Event
-from bridge.errors import ProtocolError
-from bridge.pgoutput.frames import XLOG_DATA_HEADER_BYTES
-from bridge.pgoutput.plan import KEY_NULL, KEY_VALUE, NULL, ColumnPlan, Plan, Stamp
+from bridge.pgoutput.plan import KEY_NULL, KEY_VALUE, NULL, Plan, Stamp
+from bridge.pgoutput.program import NotHereError, Program, RowEncoder, Step
 from bridge.pgoutput.values import TRUTH, Form, encode_json, encode_number
-
-RowEncoder = Callable[[bytes, int, Stamp], Event]
-"""(frame, ordinal, stamp) to event."""
-
-ROW_KEY: Final = slice(XLOG_DATA_HEADER_BYTES, XLOG_DATA_HEADER_BYTES + 8)
-"""Tag, relation OID, tuple kind and number of columns of a row message in an XLogData frame."""
-
-KINDS: Final = (b"IN", b"UN", b"UO", b"DK", b"DO")
-"""Tag and first tuple's kind of what can be compiled. `UK`, a key change, is rare and goes the plain way."""
-
-OPERATIONS: Final = {b"I": "insert", b"U": "update", b"D": "delete"}
-
-
-class NotHereError(Exception):
-    """The generated code leaves this row to the plain way."""
-
-
-GAVE_UP: Final = (NotHereError, IndexError, KeyError, ValueError, struct.error, ProtocolError)
-"""What generated code raises for bytes that it can't or won't read (UnicodeDecodeError is a ValueError)."""
-
-
-def row_key(kind: bytes, relation_oid: int, columns: int) -> bytes:
-    """What `ROW_KEY` cuts out of a frame with such a row."""
-    return struct.pack(">cIcH", kind[:1], relation_oid, kind[1:], columns)
-
-
-def compilable(plan: Plan, kind: bytes) -> bool:
-    """Whether this kind of message has a fast way; the plain way alone makes barriers."""
-    if plan.insert_only and kind[:1] != b"I":
-        return False
-    return kind != b"DK" or all(plan.columns[i].flagged for i in (*plan.identity, *plan.ordering))
 
 
 def compile_row(plan: Plan, kind: bytes) -> RowEncoder:
-    """
-    The function for one compilable kind of message (of `KINDS`); it gives the events that `Plan.encode` gives.
-
-    Raises (the function): any of `GAVE_UP`, having changed nothing.
-    """
-    writer = _Writer(plan, kind)
+    """The function for one compilable kind of message (of `KINDS`); it gives the events that `Plan.encode` gives."""
+    writer = _Writer(Program(plan, kind))
     source = writer.source()
     encode: RowEncoder = _make(source)(**writer.constants)
     return encode
@@ -146,41 +102,38 @@ _SHARED: Final[dict[str, Any]] = {
     "OPEN": b'{"id":"',
 }
 
-_ACTIONS: Final = {b"I": "insert", b"U": "update", b"D": "delete"}
-
 
 class _Writer:
     """Writes the source of one function, and collects the constants that it is closed over."""
 
-    def __init__(self, plan: Plan, kind: bytes) -> None:
-        self.plan = plan
-        self.kind = kind
-        self.action = _ACTIONS[kind[:1]]
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.plan = program.plan
+        self.kind = program.kind
         self.lines: list[str] = []
         self.constants: dict[str, Any] = dict(_SHARED)
-        self.in_record = [c for c in plan.columns if c.in_record and self._sent(c)]
-        self.in_keys = [c for c in plan.columns if c.in_keys]
-        self.ordering = [plan.columns[index] for index in plan.ordering]
+        self.in_record = [step for step in program.steps if step.in_record]
+        self.in_keys = [step for step in program.steps if step.in_keys]
         # Where even the first column may be absent, which one has no comma before it is known only at run time.
-        self.strip_comma = bool(self.in_record) and self._may_be_absent(self.in_record[0])
+        self.strip_comma = bool(self.in_record) and self.in_record[0].may_be_absent
 
     def source(self) -> str:
-        columns = [c for c in self.plan.columns if self._wanted(c)]
-        for column in columns:
-            self._name_constants(column)
+        for step in self.program.steps:
+            if step.wanted:
+                self._name_constants(step)
         self._line("transaction, id_prefix, lsn, times = stamp")
         self._line("o = 33")
-        if self.kind == b"UO":
+        if self.program.has_old_row:
             self._read_old_tuple()
-            self.constants["NEW"] = b"N" + struct.pack(">H", len(self.plan.columns))
+            self.constants["NEW"] = b"N" + struct.pack(">H", len(self.program.steps))
             self._line("if p[o:o + 3] != NEW: raise NotHere")
             self._line("o += 3")
             self._line("changed = NONE")
-        if any(self._may_be_absent(c) for c in self.in_record):
+        if any(step.may_be_absent for step in self.in_record):
             self._line("absent = NONE")
-        for column in self.plan.columns:
-            if self._wanted(column):
-                self._read(column)
+        for step in self.program.steps:
+            if step.wanted:
+                self._read(step)
             else:
                 self._step_over("pn" if self.kind in {b"UN", b"UO"} else "n")
         self._line("if o != len(p): raise NotHere")
@@ -191,42 +144,26 @@ class _Writer:
             f"def make({signature}):\n def encode(p, ordinal, stamp):\n" + "\n".join(self.lines) + "\n return encode\n"
         )
 
-    # What is wanted of a column
-
-    def _sent(self, column: ColumnPlan) -> bool:
-        """A key-only delete sends just the identity's columns."""
-        return self.kind != b"DK" or column.flagged
-
-    def _ordered_by(self, column: ColumnPlan) -> bool:
-        return column.index in self.plan.ordering
-
-    def _wanted(self, column: ColumnPlan) -> bool:
-        return self._sent(column) and (column.in_record or column.in_keys or self._ordered_by(column))
-
-    def _raw_kept(self, column: ColumnPlan) -> bool:
+    def _raw_kept(self, step: Step) -> bool:
         """Its text is needed beyond its encoding."""
-        return self.kind == b"UO" or self._ordered_by(column)
+        return self.program.has_old_row or step.orders
 
-    def _may_be_absent(self, column: ColumnPlan) -> bool:
-        """It may be an unchanged TOASTed value whose old one was not sent (a key like that goes the plain way)."""
-        return self.kind == b"UN" and not (column.value_type.fixed_length or column.in_keys or self._ordered_by(column))
-
-    def _complete(self, column: ColumnPlan) -> bool:
+    def _complete(self, step: Step) -> bool:
         """Its JSON is made in one piece, because it stands in two places."""
-        quoted = column.value_type.form in {Form.PLAIN, Form.FLOAT, Form.TIMESTAMP, Form.TIMESTAMPTZ}
-        return column.in_keys or not quoted
+        quoted = step.column.value_type.form in {Form.PLAIN, Form.FLOAT, Form.TIMESTAMP, Form.TIMESTAMPTZ}
+        return step.in_keys or not quoted
 
     # Reading
 
     def _line(self, text: str, depth: int = 0) -> None:
         self.lines.append("  " + " " * depth + text)
 
-    def _name_constants(self, column: ColumnPlan) -> None:
-        i, name = column.index, column.json_name
-        self.constants[f"f{i}"] = column.encode
-        if column.in_record and self._sent(column):
-            first = column is self.in_record[0] and not self.strip_comma
-            before = b'","action":"%b","record":{' % self.action.encode() if first else b","
+    def _name_constants(self, step: Step) -> None:
+        i, name = step.column.index, step.column.json_name
+        self.constants[f"f{i}"] = step.column.encode
+        if step.in_record:
+            first = step is self.in_record[0] and not self.strip_comma
+            before = self.program.before_record if first else b","
             self.constants[f"H{i}"] = before + name + b":"
             self.constants[f"HQ{i}"] = before + name + b':"'
             self.constants[f"C{i}"] = b"," + name + b":"
@@ -240,11 +177,11 @@ class _Writer:
         self._line("else: raise NotHere")
 
     def _read_old_tuple(self) -> None:
-        for column in self.plan.columns:
-            if not self._wanted(column):
+        for step in self.program.steps:
+            if not step.wanted:
                 self._step_over("n")
                 continue
-            i = column.index
+            i = step.column.index
             self._line("if p[o] == 116:")
             self._line("b = o + 5", 1)
             self._line("o = b + size(p, o + 1)[0]", 1)
@@ -254,99 +191,100 @@ class _Writer:
             self._line(f"o{i} = None", 1)
             self._line("else: raise NotHere")
 
-    def _read(self, column: ColumnPlan) -> None:
-        i = column.index
-        raw = f"n{i}" if self._raw_kept(column) else "r"
-        shown = column.in_record or column.in_keys
-        absent = self._may_be_absent(column)
+    def _read(self, step: Step) -> None:
+        i = step.column.index
+        raw = f"n{i}" if self._raw_kept(step) else "r"
+        shown = step.in_record or step.in_keys
+        absent = step.may_be_absent
         self._line("if p[o] == 116:")
         self._line("b = o + 5", 1)
         self._line("o = b + size(p, o + 1)[0]", 1)
         self._line(f"{raw} = p[b:o]", 1)
         if shown:
-            self._encode(column, raw, 1)
+            self._encode(step, raw, 1)
         self._line("elif p[o] == 110:")
         self._line("o += 1", 1)
-        if self._raw_kept(column):
+        if self._raw_kept(step):
             self._line(f"{raw} = None", 1)
         if shown:
-            self._assign(column, f"H{i}", "NULL", "NONE", 1)
-        if absent or self.kind == b"UO":
+            self._assign(step, f"H{i}", "NULL", "NONE", 1)
+        if absent or self.program.has_old_row:
             self._line("elif p[o] == 117:")
             self._line("o += 1", 1)
             if absent:
-                self._assign(column, "NONE", "NONE", "NONE", 1)
+                self._assign(step, "NONE", "NONE", "NONE", 1)
                 self._line(f"absent += A{i}", 1)
             else:
                 self._line(f"{raw} = o{i}", 1)
                 if shown:
-                    self._assign(column, f"H{i}", f"NULL if {raw} is None else f{i}({raw})", "NONE", 1)
+                    self._assign(step, f"H{i}", f"NULL if {raw} is None else f{i}({raw})", "NONE", 1)
         self._line("else: raise NotHere")
-        if self.kind == b"UO" and column.in_record:
+        if self.program.has_old_row and step.in_record:
             self._line(f"if n{i} != o{i}: changed += C{i} + (NULL if o{i} is None else f{i}(o{i}))")
 
-    def _assign(self, column: ColumnPlan, name: str, value: str, end: str, depth: int) -> None:
+    def _assign(self, step: Step, name: str, value: str, end: str, depth: int) -> None:
         """Set what the record's member is joined from: `a` name and colon, `v` value, `z` closing quote."""
-        i = column.index
+        i = step.column.index
         self._line(f"v{i} = {value}", depth)
-        if not self._complete(column):
+        if not self._complete(step):
             self._line(f"a{i} = {name}; z{i} = {end}", depth)
-        elif self._may_be_absent(column):
+        elif step.may_be_absent:
             self._line(f"a{i} = {name}", depth)
 
-    def _encode(self, column: ColumnPlan, raw: str, depth: int) -> None:
-        i = column.index
-        form = column.value_type.form
-        if self._complete(column):
+    def _encode(self, step: Step, raw: str, depth: int) -> None:
+        i = step.column.index
+        form = step.column.value_type.form
+        if self._complete(step):
             expression = {
                 Form.NUMBER: f"{raw} if {raw}.isdigit() else number({raw})",
                 Form.BOOL: f"TRUTH[{raw}]",
                 Form.TEXT: f"dumps({raw}.decode())",
                 Form.JSON: f"{raw} if {raw}.isascii() else json({raw})",
             }.get(form, f"f{i}({raw})")
-            self._assign(column, f"H{i}", expression, "NONE", depth)
+            self._assign(step, f"H{i}", expression, "NONE", depth)
         elif form is Form.PLAIN:
-            self._assign(column, f"HQ{i}", raw, "QUOTE", depth)
+            self._assign(step, f"HQ{i}", raw, "QUOTE", depth)
         elif form is Form.FLOAT:
             self._line(f"if {raw}[-1] <= 57:", depth)
-            self._assign(column, f"H{i}", raw, "NONE", depth + 1)
+            self._assign(step, f"H{i}", raw, "NONE", depth + 1)
             self._line("else:", depth)
-            self._assign(column, f"HQ{i}", raw, "QUOTE", depth + 1)
+            self._assign(step, f"HQ{i}", raw, "QUOTE", depth + 1)
         elif form is Form.TIMESTAMP:
             self._line(f"if {raw}[-1] <= 57 and {raw}[10] == 32:", depth)
-            self._assign(column, f"HQ{i}", f"{raw}.replace(SPACE, T)", "QUOTE", depth + 1)
+            self._assign(step, f"HQ{i}", f"{raw}.replace(SPACE, T)", "QUOTE", depth + 1)
             self._line("else:", depth)
-            self._assign(column, f"HQ{i}", raw, "QUOTE", depth + 1)
+            self._assign(step, f"HQ{i}", raw, "QUOTE", depth + 1)
         else:  # TIMESTAMPTZ
             self._line(f"if {raw}.endswith(UTC) and {raw}[10] == 32:", depth)
-            self._assign(column, f"HQ{i}", f"{raw}[:-3].replace(SPACE, T)", "ZULU", depth + 1)
+            self._assign(step, f"HQ{i}", f"{raw}[:-3].replace(SPACE, T)", "ZULU", depth + 1)
             self._line("else:", depth)
-            self._assign(column, f"H{i}", f"f{i}({raw})", "NONE", depth + 1)
+            self._assign(step, f"H{i}", f"f{i}({raw})", "NONE", depth + 1)
 
     # Writing
 
     def _ordering_key(self) -> None:
         self.constants["old_key"] = self.constants["key"] = None
-        if not self.ordering:
+        ordering = self.program.ordering
+        if not ordering:
             self.constants["key"] = self.plan.table_key
             return
         del self.constants["key"]
-        for position in range(len(self.ordering)):
+        for position in range(len(ordering)):
             start = b"" if position else self.plan.key_prefix
             self.constants[f"KV{position}"] = start + KEY_VALUE
             self.constants[f"KN{position}"] = start + KEY_NULL
 
         def key(variable: str) -> str:
             pieces = [
-                f"(KN{n} if {variable}{c.index} is None else KV{n} + {variable}{c.index})"
-                for n, c in enumerate(self.ordering)
+                f"(KN{n} if {variable}{step.column.index} is None else KV{n} + {variable}{step.column.index})"
+                for n, step in enumerate(ordering)
             ]
             return " + ".join(pieces)
 
         self._line(f"key = {key('n')}")
-        if self.kind == b"UO":
+        if self.program.has_old_row:
             del self.constants["old_key"]
-            changed = " or ".join(f"n{c.index} != o{c.index}" for c in self.ordering)
+            changed = _any_differs(ordering)
             self._line(f"old_key = {key('o')} if {changed} else None")
 
     def _event(self) -> None:
@@ -355,7 +293,7 @@ class _Writer:
         self._line("else:")
         self._line("event_id = id_prefix + b'%010d' % ordinal; number_text = b'%d' % ordinal", 1)
         self.constants["table"] = self.plan.table
-        self.constants["action"] = self.action
+        self.constants["action"] = self.program.action
         body = ", ".join(self._body())
         self._line(
             "return new(Event, (event_id, transaction, ordinal, key, old_key, table, action, "
@@ -366,15 +304,14 @@ class _Writer:
         """The expressions that the event's body is joined from."""
         pieces = ["OPEN", "event_id"]
         record = self._record()
-        action = b'","action":"%b","record":{' % self.action.encode()
         if self.strip_comma:
-            pieces += [self._constant("ACTION", action), f"NONE.join(({', '.join(record)},))[1:]"]
+            pieces += [self._constant("ACTION", self.program.before_record), f"NONE.join(({', '.join(record)},))[1:]"]
         elif record:
             pieces += record
         else:
-            pieces += [self._constant("ACTION", action)]
+            pieces += [self._constant("ACTION", self.program.before_record)]
         metadata = self.plan.metadata
-        if self.kind == b"UO":
+        if self.program.has_old_row:
             pieces += [self._constant("CHANGES", b'},"changes":{'), "changed[1:]"]
             pieces += [self._constant("META", b"}," + metadata)]
         else:
@@ -384,24 +321,23 @@ class _Writer:
 
     def _record(self) -> list[str]:
         pieces = []
-        for column in self.in_record:
-            i = column.index
-            named = f"H{i}" if self._complete(column) and not self._may_be_absent(column) else f"a{i}"
-            pieces += [named, f"v{i}"] if self._complete(column) else [named, f"v{i}", f"z{i}"]
+        for step in self.in_record:
+            i = step.column.index
+            named = f"H{i}" if self._complete(step) and not step.may_be_absent else f"a{i}"
+            pieces += [named, f"v{i}"] if self._complete(step) else [named, f"v{i}", f"z{i}"]
         return pieces
 
     def _keys_and_rest(self) -> list[str]:
         pieces = []
-        for position, column in enumerate(self.in_keys):
-            start = b"," if position else b"{"
-            pieces += [self._constant(f"K{column.index}", start + column.json_name + b":"), f"v{column.index}"]
+        for position, step in enumerate(self.in_keys):
+            i, start = step.column.index, b"," if position else b"{"
+            pieces += [self._constant(f"K{i}", start + step.column.json_name + b":"), f"v{i}"]
         close = b"}" if self.in_keys else b"{}"
-        missing = [c.json_name for c in self.plan.columns if c.in_record and not self._sent(c)]
-        unavailable = b',"unavailable":[%b' % b",".join(missing)
-        if self.kind == b"UO" and self.in_keys:
+        unavailable = b',"unavailable":[%b' % self.program.unavailable
+        if self.program.has_old_row and self.in_keys:
             pieces += [self._constant("REST", close + b',"old_keys":'), self._old_keys()]
             pieces += [self._constant("UNAVAILABLE", unavailable + b"],")]
-        elif any(self._may_be_absent(c) for c in self.in_record):
+        elif any(step.may_be_absent for step in self.in_record):
             pieces += [self._constant("REST", close + b',"old_keys":null' + unavailable), "absent[1:]"]
             pieces += [self._constant("CLOSE", b"],")]
         else:
@@ -409,10 +345,15 @@ class _Writer:
         return pieces
 
     def _old_keys(self) -> str:
-        changed = " or ".join(f"n{c.index} != o{c.index}" for c in self.in_keys)
-        members = ", ".join(f"K{c.index}, NULL if o{c.index} is None else f{c.index}(o{c.index})" for c in self.in_keys)
+        indexes = [step.column.index for step in self.in_keys]
+        members = ", ".join(f"K{i}, NULL if o{i} is None else f{i}(o{i})" for i in indexes)
+        changed = _any_differs(self.in_keys)
         return f"(NONE.join(({members}, {self._constant('BRACE', b'}')})) if {changed} else NULL)"
 
     def _constant(self, name: str, value: bytes) -> str:
         self.constants[name] = value
         return name
+
+
+def _any_differs(steps: Sequence[Step]) -> str:
+    return " or ".join(f"n{step.column.index} != o{step.column.index}" for step in steps)

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from bridge.change import UNCHANGED, Event, Transaction
 from bridge.errors import ProtocolError, UnexpectedMessage
 from bridge.lsn import LSN
-from bridge.pgoutput.compiled import GAVE_UP, KINDS, ROW_KEY, compilable, compile_row, row_key, step_over_row
+from bridge.pgoutput.compiled import compile_row, step_over_row
 from bridge.pgoutput.decoder import decode
 from bridge.pgoutput.frames import XLOG_DATA_HEADER_BYTES, to_unix_seconds
 from bridge.pgoutput.messages import Column, RelationMessage
 from bridge.pgoutput.plan import Plan, make_stamp
+from bridge.pgoutput.program import GAVE_UP, KINDS, ROW_KEY, compilable, row_key
 from bridge.testing import wire
 from bridge.triggers.envelope import Envelope
 from bridge.triggers.shape import Shape
