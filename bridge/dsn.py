@@ -94,8 +94,9 @@ def complete(
         parameters["options"] = f"{own} {pinned}".strip()
     if _says_nothing_of_tls(given) and not _on_this_machine({**environment(), **given}):
         parameters["sslmode"] = "verify-full"
-        if (certificates := _trusted_certificates(given)) is not None:
-            parameters["sslrootcert"] = certificates
+    mode = parameters.get("sslmode") or os.environ.get("PGSSLMODE", "")
+    if mode.startswith("verify-") and (certificates := _trusted_certificates(given)) is not None:
+        parameters["sslrootcert"] = certificates
     return parameters
 
 

@@ -318,14 +318,17 @@ class Plan:
     companion: PublicationState | None
     todo: tuple[Statement, ...]
     """Empty where nothing is to be done, and where the publication is the user's own."""
+    with_companion: bool
+    """Whether there is a companion once it was done."""
 
     @property
     def warnings(self) -> list[str]:
         """Sentences about what will not be sent, each with what would do."""
-        if self.companion is None and self.state is not None:
-            return [left_out(table) for table in self.needs.unidentified if not self.state.names(table)]
-        wanted = self.needs.operations & _NEED_IDENTITY
-        return [inserts_alone(table) for table in self.needs.unidentified if wanted]
+        shadows = [shadow_warning(table) for table in self.needs.shadowed]
+        if self.with_companion:
+            return [*map(inserts_alone, self.needs.unidentified), *shadows]
+        published = self.state.names if self.state is not None else lambda _: False
+        return [*(left_out(table) for table in self.needs.unidentified if not published(table)), *shadows]
 
 
 async def plan(session: Queries, settings: Settings, *, make_companion: bool = False) -> Plan:
@@ -344,7 +347,8 @@ async def plan(session: Queries, settings: Settings, *, make_companion: bool = F
     todo: list[Statement] = []
     if settings.source.manage:
         todo = statements(name, state, companion, needs, server, make_companion=make_companion)
-    return Plan(server, needs, state, companion, tuple(todo))
+    with_companion = settings.source.manage and (companion is not None or state is None or make_companion)
+    return Plan(server, needs, state, companion, tuple(todo), with_companion)
 
 
 async def prepare(session: Queries, settings: Settings, *, strict: bool = True) -> list[str]:
@@ -378,7 +382,7 @@ async def prepare(session: Queries, settings: Settings, *, strict: bool = True) 
         )
     if found.needs.faults and strict:
         raise combined(found.needs.faults)
-    warnings = [*map(str, found.needs.faults), *found.warnings, *map(shadow_warning, found.needs.shadowed)]
+    warnings = [*map(str, found.needs.faults), *found.warnings]
     for statement in found.todo:
         try:
             await session.query(statement.sql)
@@ -458,7 +462,7 @@ def _unmet(
     names = [table.full_name for table in tables if table.unpublishable is None]
     # The usual mistakes: the wrong schema, upper case, a plural.
     near = [name for name in names if name.rpartition(".")[2] == str(pattern).rpartition(".")[2]][:3]
-    near = near or get_close_matches(str(pattern).lower(), names, n=3, cutoff=0.6)
+    near = near or get_close_matches(str(pattern).lower(), names, n=3, cutoff=0.75)
     return ConfigError(
         f"{setting}: {pattern} matches no table of the database",
         remedy=f"the nearest are {', '.join(near)}" if near else "create the table first, or correct the name",
