@@ -76,7 +76,7 @@ def assert_final_balances(dsn: str, events: dict[str, dict]) -> None:
 
 async def test_every_committed_change_arrives_exactly_once_and_in_order(postgres, database, rig):
     await rig.start()
-    await pgbench(postgres, database, "-c", "4", "-T", "4", "-n")
+    await pgbench(postgres, database, "-c", "4", "-T", "4", "-n", "-R", "500")
     expected = committed(database)
     await rig.arrived(expected)
     assert await rig.stop() == 0
@@ -92,7 +92,7 @@ async def test_every_committed_change_arrives_exactly_once_and_in_order(postgres
 async def test_kills_lose_nothing_and_repeats_carry_the_same_id(postgres, database, rig):
     rng = random.Random(1)
     await rig.start()
-    load = asyncio.create_task(pgbench(postgres, database, "-c", "4", "-T", "8", "-n"))
+    load = asyncio.create_task(pgbench(postgres, database, "-c", "4", "-T", "8", "-n", "-R", "500"))
     for _ in range(3):
         await asyncio.sleep(rng.uniform(1.2, 2.0))
         await rig.kill()
