@@ -24,17 +24,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import structlog
 
 from bridge.clock import Clock
 from bridge.delivery.dispatch import Dispatcher
-from bridge.errors import SourceUnavailable, StoreError, StoreFenced, StoreMisconfigured
+from bridge.errors import InvariantBroken, SourceUnavailable, StoreError, StoreFenced, StoreMisconfigured
 from bridge.lsn import LSN
 from bridge.observe import log as events
 from bridge.pgoutput.assembler import Assembler
+from bridge.pgoutput.lookup import Lookup
 from bridge.progress.feedback import Feedback, IdlePace, confirmable
 from bridge.store.protocol import DeadLetter, Store
 
@@ -56,6 +57,11 @@ class Stream(Protocol):
     def send_status(self, written: int, flushed: int, applied: int, *, now: float, reply: bool = False) -> None: ...
 
 
+async def no_catalog(lookup: Lookup) -> None:
+    """For an assembler that never stops for a lookup."""
+    raise InvariantBroken(f"nobody reads the catalog for {lookup.table}")
+
+
 class Pipeline:
     """
     Args:
@@ -67,6 +73,7 @@ class Pipeline:
         status_interval_seconds: between status updates.
         max_buffered_bytes: events in hand, of all triggers together, above which reading stops.
         clock: the time.
+        look_up: reads the catalog again where the assembler stops for it; the stream waits meanwhile.
     """
 
     def __init__(
@@ -80,6 +87,7 @@ class Pipeline:
         status_interval_seconds: float,
         max_buffered_bytes: int,
         clock: Clock,
+        look_up: Callable[[Lookup], Awaitable[None]] = no_catalog,
     ) -> None:
         self.assembler = assembler
         self.feedback = Feedback(saved_lsn, interval_seconds=status_interval_seconds)
@@ -89,6 +97,7 @@ class Pipeline:
         self._store = store
         self._max_buffered = max_buffered_bytes
         self._clock = clock
+        self._look_up = look_up
         self._settled = asyncio.Event()
         self._pressing = asyncio.Event()
         self._room = asyncio.Event()
@@ -155,10 +164,14 @@ class Pipeline:
         assembler = self.assembler
         dispatchers = list(self._dispatchers.values())
         while True:
-            frames = await self._stream.frames()  # gives the deliveries their turn on the loop
-            assembler.consume(frames)
+            frames = assembler.consume(await self._stream.frames())  # gives the deliveries their turn on the loop
             for dispatcher in dispatchers:
                 dispatcher.admit()
+            while assembler.lookup is not None:
+                await self._look_up(assembler.lookup)
+                frames = assembler.consume(frames)
+                for dispatcher in dispatchers:
+                    dispatcher.admit()
             if assembler.reply_requested:
                 assembler.reply_requested = False
                 self._answer_request()

@@ -112,6 +112,7 @@ class Service:
             settings, self._targets, clock=self.clock, moved=self._moved, failed=self._failed, observer=self
         )
         self._connection: ReplicationConnection | None = None
+        self._catalog: catalog.CatalogReader | None = None
         self._pipeline: Pipeline | None = None
         self._key_layouts: dict[tuple[str, int], KeyLayout] = {}
         self._stop = asyncio.Event()
@@ -227,7 +228,9 @@ class Service:
             if self._pipeline is not None:
                 self._changes_of_past_sessions += self._pipeline.assembler.changes
                 self._filtered_in_past_sessions.update(self._pipeline.assembler.filtered)
-            self._pipeline = self._connection = None
+            if self._catalog is not None:
+                self._catalog.close()
+            self._pipeline = self._connection = self._catalog = None
             await connection.close()
 
     async def _source_dsn(self, *, fresh: bool = False) -> str:
@@ -267,9 +270,11 @@ class Service:
             message_routes=self._roster.message_routes,
             primary_keys=facts.primary_key,
             types=facts.type_of,
+            lacks=facts.lacks,
             key_layouts=self._key_layouts,
             excluded_schemas=frozenset({self.settings.store.schema_}),
         )
+        self._catalog = catalog.CatalogReader(facts, self._source_dsn)
         interval = connection.wal_sender_timeout_seconds / 3 or MOST_STATUS_INTERVAL_SECONDS
         self._pipeline = Pipeline(
             connection,
@@ -280,6 +285,7 @@ class Service:
             status_interval_seconds=min(interval, MOST_STATUS_INTERVAL_SECONDS),
             max_buffered_bytes=MAX_BUFFERED_BYTES,
             clock=self.clock,
+            look_up=self._catalog.look_up,
         )
         log.info(
             events.SLOT_TAKEN,

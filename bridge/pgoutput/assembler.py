@@ -31,6 +31,7 @@ from bridge.pgoutput.compiled import compile_row, step_over_row
 from bridge.pgoutput.decoder import decode
 from bridge.pgoutput.frames import XLOG_DATA, Keepalive, XLogData, decode_frame, to_unix_seconds
 from bridge.pgoutput.logical import encode_message, stamp_outside
+from bridge.pgoutput.lookup import Lacks, Lookup, lacks_nothing, lookup_for
 from bridge.pgoutput.messages import (
     Begin,
     Commit,
@@ -90,6 +91,10 @@ _COMMIT: Final = struct.Struct(">xQ16xxxQQq")
 _NO_STAMP: Final[Stamp] = (Transaction(0, 0, 0.0, 0), b"", b"", b"")
 
 
+class _CatalogTooOldError(Exception):
+    """Ends the loop in `consume` before a Relation message that can't be planned yet."""
+
+
 @dataclass(slots=True)
 class _Group:
     """The routes of one shape that want one operation of a relation."""
@@ -134,6 +139,7 @@ class Assembler:
         filtered: by trigger, changes that its filter refused; they are settled.
         relation_versions: how many different descriptions of relations came, the first of each included.
         last_relation: the newest of them.
+        lookup: what `consume` stopped for, until it goes on.
     """
 
     def __init__(
@@ -147,6 +153,7 @@ class Assembler:
         excluded_schemas: frozenset[str] = frozenset(),
         primary_keys: PrimaryKeys = no_primary_keys,
         types: TypeCatalog = no_catalog,
+        lacks: Lacks = lacks_nothing,
         key_layouts: MutableMapping[tuple[str, int], KeyLayout] | None = None,
     ) -> None:
         """
@@ -160,6 +167,7 @@ class Assembler:
             primary_keys: names keys where the replica identity doesn't (FULL, NOTHING). Asked when a relation is
                 described, and by `refresh`.
             types: `pg_type`, for types that are not built in: tells domains and arrays apart. Asked at the same times.
+            lacks: whether these two are too old to answer for a relation; then `consume` stops before it.
             key_layouts: by (trigger, relation OID), what the keys of its events were made of last. Hand the same
                 mapping to the assembler of the next stream while events of this one are still undelivered; then a
                 changed layout is noticed there too.
@@ -173,12 +181,14 @@ class Assembler:
         self.filtered: dict[str, int] = {}
         self.relation_versions = 0
         self.last_relation: RelationMessage | None = None
+        self.lookup: Lookup | None = None
 
         self._ask_routes = routes
         self._ask_message_routes = message_routes
         self._excluded_schemas = excluded_schemas
         self._primary_keys = primary_keys
         self._catalog = types
+        self._lacks = lacks
         self._key_layouts = {} if key_layouts is None else key_layouts
 
         self._announced: dict[int, TypeMessage] = {}
@@ -201,9 +211,13 @@ class Assembler:
         """By OID, the relations as they were last described."""
         return {oid: version.message for oid, version in self._relations.items()}
 
-    def consume(self, frames: Iterable[memoryview | bytes]) -> None:
+    def consume(self, frames: Iterable[memoryview | bytes]) -> Sequence[memoryview | bytes]:
         """
         Take copy-both payloads (XLogData and keepalives) in order, and append their events to the inboxes.
+
+        Returns:
+            The frames that were not taken, mostly none. The first of them describes a relation of which the catalog
+            lacks what `lookup` says; hand them in again when it was read, or when `lacks` will be content without.
 
         Raises:
             MalformedMessage: bytes that do not parse.
@@ -211,6 +225,9 @@ class Assembler:
         """
         # Rows come first and fast: whatever is no row of a known relation inside a transaction misses in `ready`.
         ordinal, stamp, ready = self._ordinal, self._stamp, self._ready.get
+        self.lookup = None
+        frames = iter(frames)
+        payload = b""
         try:
             for frame in frames:
                 payload = frame if type(frame) is bytes else frame.tobytes()  # type: ignore[union-attr] # not bytes
@@ -230,6 +247,10 @@ class Assembler:
                     self._ordinal = ordinal
                     self._take(payload)
                     ordinal, stamp, ready = self._ordinal, self._stamp, self._ready.get
+        except _CatalogTooOldError:
+            return [payload, *frames]
+        else:
+            return ()
         finally:
             self._ordinal = ordinal
 
@@ -263,6 +284,7 @@ class Assembler:
                 self._row(message, frame)
                 self._ordinal += 1
             case RelationMessage():
+                self._need_catalog(message)
                 self._describe(message)
             case TypeMessage():
                 self._announced[message.oid] = message
@@ -309,6 +331,17 @@ class Assembler:
         return self.transaction
 
     # Relations
+
+    def _need_catalog(self, message: RelationMessage) -> None:
+        """Raises _CatalogTooOldError, having changed nothing but `lookup`."""
+        if self.transaction is None:
+            return  # the server describes a relation just before a row of it
+        lookup = lookup_for(message, self._announced, self.transaction.xid)
+        if lookup is None or not self._lacks(lookup):
+            return
+        if message.namespace not in self._excluded_schemas and self._ask_routes(message):
+            self.lookup = lookup
+            raise _CatalogTooOldError
 
     def _describe(self, message: RelationMessage) -> None:
         primary_key = self._primary_keys(message.oid) if message.replica_identity in "fn" else None

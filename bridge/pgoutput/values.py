@@ -249,6 +249,14 @@ def _resolve(oid: int, announced: Mapping[int, TypeMessage], catalog: TypeCatalo
     return _TEXT
 
 
+def is_told_by_the_stream(type_oid: int, announced: Mapping[int, TypeMessage]) -> bool:
+    """Whether `resolve` needs no catalog for this type: it is built in, or announced as a domain over such a one."""
+    if type_oid < _FIRST_OID_AFTER_BUILT_IN:
+        return True
+    message = announced.get(type_oid)
+    return message is not None and message.namespace == "pg_catalog"
+
+
 def encoder(
     type_oid: int, announced: Mapping[int, TypeMessage] | None = None, catalog: TypeCatalog = no_catalog
 ) -> Encoder:

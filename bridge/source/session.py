@@ -50,12 +50,11 @@ _SQL_SESSION: Final[Mapping[str, str]] = {
 }
 
 
-@asynccontextmanager
-async def connected(
+async def open_session(
     dsn: str, *, connect_timeout_seconds: float = 10, application_name: str = "pgbridge", setting: str = "source.dsn"
-) -> AsyncIterator[Wire]:
+) -> Wire:
     """
-    An ordinary session for plain SQL, with an empty search_path and a time limit on statements, closed at the end.
+    An ordinary session for plain SQL, with an empty search_path and a time limit on statements; the caller closes it.
 
     Args:
         dsn: connection string or URI.
@@ -68,7 +67,17 @@ async def connected(
         SourceUnavailable, SourceMisconfigured: as for `ReplicationConnection.open`.
     """
     parameters = dsns.complete(dsn, application_name=application_name, options=_SQL_SESSION, setting=setting)
-    wire = await Wire.open(parameters, connect_timeout_seconds)
+    return await Wire.open(parameters, connect_timeout_seconds)
+
+
+@asynccontextmanager
+async def connected(
+    dsn: str, *, connect_timeout_seconds: float = 10, application_name: str = "pgbridge", setting: str = "source.dsn"
+) -> AsyncIterator[Wire]:
+    """`open_session`, closed at the end."""
+    wire = await open_session(
+        dsn, connect_timeout_seconds=connect_timeout_seconds, application_name=application_name, setting=setting
+    )
     try:
         yield wire
     finally:

@@ -1,18 +1,27 @@
-"""A slot read over SQL and fed to an assembler: the stream's content without the streaming."""
+"""
+Two ways to see what a real server sends: a slot read over SQL and fed to an assembler, which is the stream's content
+without the streaming; and the whole service, with its targets and store in memory.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import psycopg
 import pytest
 
 from bridge.change import Event, Position
+from bridge.config import Settings
 from bridge.lsn import LSN
 from bridge.pgoutput.assembler import Assembler, Route
 from bridge.pgoutput.values import CatalogType
-from bridge.testing import wire
+from bridge.service import Service
+from bridge.store.memory import MemoryStore
+from bridge.store.protocol import Store
+from bridge.testing import MemoryTarget, wire
 from bridge.triggers.shape import Shape
 
 SETTINGS = (
@@ -105,3 +114,76 @@ def slot(request: pytest.FixtureRequest) -> Iterator[DecodedSlot]:
     decoded = DecodedSlot(request.getfixturevalue(request.param))
     yield decoded
     decoded.close()
+
+
+class RunningService:
+    """The bridge as `pgbridge run` wires it, on a slot of every table; what its triggers send is kept here."""
+
+    def __init__(self, dsn: str, triggers: dict[str, dict], store: Store) -> None:
+        self.dsn = dsn
+        self.store = store
+        self.targets = {name: MemoryTarget() for name in triggers}
+        target = {"http": {"url": "http://127.0.0.1:9/", "batch": True, "allow_plain_http": True}}
+        self.settings = Settings.model_validate(
+            {
+                "source": {"dsn": dsn, "slot": slot_of(dsn), "publication": "everything", "manage": False},
+                "admin": {"listen": None},
+                "triggers": {
+                    name: {"tables": ["*.*"], "target": target, **trigger} for name, trigger in triggers.items()
+                },
+            }
+        )
+        self.service = Service(self.settings, store=store, build=lambda name, *_: self.targets[name])
+        self.running: asyncio.Task[None] | None = None
+
+    async def execute(self, *statements: str) -> None:
+        """Each in a transaction of its own, unless it says otherwise."""
+        async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as connection:
+            for statement in statements:
+                await connection.execute(statement)
+
+    async def events(self, count: int, trigger: str | None = None) -> list[dict]:
+        """Wait until a trigger (the only one) has sent this many events, and give them all."""
+        target = self.targets[trigger or next(iter(self.targets))]
+        async with asyncio.timeout(30):
+            while len(target.events()) < count:
+                called = asyncio.ensure_future(target.called(len(target.invocations) + 1))
+                await asyncio.wait([called, self.running], return_when=asyncio.FIRST_COMPLETED)
+                called.cancel()
+                if self.running.done():
+                    self.running.result()
+        return target.events()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait for something that shows in the status or a counter."""
+        async with asyncio.timeout(30):
+            while not holds():
+                assert not self.running.done(), self.running.result()
+                await asyncio.sleep(0.01)
+
+
+def slot_of(dsn: str) -> str:
+    return "service_" + psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
+
+
+@asynccontextmanager
+async def _run_service(
+    dsn: str, triggers: dict[str, dict] | None = None, *, store: Store | None = None
+) -> AsyncIterator[RunningService]:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        if not connection.execute("SELECT 1 FROM pg_publication WHERE pubname = 'everything'").fetchone():
+            connection.execute("CREATE PUBLICATION everything FOR ALL TABLES")
+            connection.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (slot_of(dsn),))
+    running = RunningService(dsn, triggers or {"t": {}}, store or MemoryStore())
+    running.running = asyncio.create_task(running.service.run())
+    try:
+        yield running
+    finally:
+        running.service.stop()
+        await running.running
+
+
+@pytest.fixture
+def run_service() -> Callable[..., AbstractAsyncContextManager[RunningService]]:
+    """Runs the service on a database, with settings by trigger; on one database a second run goes on after the first."""
+    return _run_service
