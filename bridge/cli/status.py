@@ -128,6 +128,7 @@ def _ask(base: str, token: str | None) -> ServiceStatus:
         with opener.open(request, timeout=ASK_SECONDS) as response:
             return ServiceStatus.from_json(orjson.loads(response.read(MOST_ANSWER_BYTES)))
     except urllib.error.HTTPError as error:
+        error.close()  # it is the answer too, and holds the socket
         remedy = "check admin.token" if error.code == 401 else None
         raise ProcessUnreachable(f"the process at {base} answered with HTTP {error.code}", remedy=remedy) from error
     except urllib.error.URLError as error:

@@ -220,8 +220,8 @@ class TriggerSettings(Section):
     """
     maximum_retry_attempts: Annotated[int, Field(ge=-1, le=10_000), NOT_BOOL] = 8
     """
-    Failed attempts after the first before a change becomes a dead letter; -1 for no limit. Default 8, about a minute
-    of back-off; ESM's own default retries for ever and blocks what comes after.
+    Failed attempts after the first before a change becomes a dead letter; -1 for no limit. Default 8, about half a
+    minute of back-off; ESM's own default retries for ever and blocks what comes after.
     """
     maximum_record_age_in_seconds: Annotated[int, Field(ge=-1, le=604_800), NOT_BOOL] = -1
     """Seconds since its commit after which a failing change becomes a dead letter: 60 to 604800, or -1 for no limit."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from bridge.cli.status import ProcessUnreachable, _from_process
+from bridge.observe.status import ServiceState, ServiceStatus, SlotStatus, TriggerStatus
 from bridge.triggers.filter import compile_patterns
 
 TABLES = """
@@ -259,3 +264,72 @@ class TestStatus:
         assert (result.returncode, result.stdout) == (3, "")
         assert "hunter2" not in result.stderr
         assert len(result.stderr.splitlines()) == 1
+
+
+STATUS = ServiceStatus(
+    ServiceState.STREAMING, slot=SlotStatus("pgbridge"), triggers=(TriggerStatus("welcome", "lambda:welcome"),)
+)
+
+
+@pytest.fixture
+def answering():
+    """An HTTP server on loopback; `answer(code, body)` says what it answers, `asked` holds the requests' headers."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            server.asked.append(dict(self.headers))
+            self.send_response(server.code)
+            if server.code == 302:
+                self.send_header("Location", "http://127.0.0.1:1/")
+            self.send_header("Content-Length", str(len(server.body)))
+            self.end_headers()
+            self.wfile.write(server.body)
+
+        def log_message(self, *_arguments) -> None:
+            """Tests log nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.asked, server.code, server.body = [], 200, json.dumps(STATUS.to_json()).encode()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class TestStatusOfAProcess:
+    def test_it_is_read_with_the_token(self, answering):
+        url = f"http://127.0.0.1:{answering.server_port}"
+        assert _from_process(url, "t0ken", "pgbridge") == STATUS
+        assert answering.asked[0]["Authorization"] == "Bearer t0ken"
+
+    @pytest.mark.parametrize(
+        ("code", "body", "slot", "says"),
+        [
+            (200, None, "other", 'reads slot "pgbridge", not "other"'),
+            (401, b"{}", "pgbridge", "HTTP 401; check admin.token"),
+            (302, b"", "pgbridge", "HTTP 302"),
+            (200, b"<html>", "pgbridge", "is no pgbridge"),
+            (200, b'{"state": "streaming", "slot": 7}', "pgbridge", "is no pgbridge"),
+            (200, b"[]", "pgbridge", "is no pgbridge"),
+        ],
+    )
+    def test_what_is_not_the_process_of_this_slot_is_not_believed(self, answering, code, body, slot, says):
+        answering.code = code
+        answering.body = answering.body if body is None else body
+        with pytest.raises(ProcessUnreachable) as caught:
+            _from_process(f"http://127.0.0.1:{answering.server_port}", None, slot)
+        assert says in str(caught.value)
+        assert len(answering.asked) == 1
+
+    @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x", "127.0.0.1:8765"])
+    def test_only_http_is_asked(self, url):
+        with pytest.raises(ProcessUnreachable, match="is no URL"):
+            _from_process(url, None, "pgbridge")
+
+    def test_a_running_process_is_asked_before_the_database(self, answering, config):
+        text = re.sub(r"127\.0\.0\.1:\d+'", f"127.0.0.1:{answering.server_port}'", config.read_text(), count=1)
+        config.write_text(text)
+        document = json.loads(run("status", "--json", config=config).stdout)
+        assert (document["from"], document["state"], document["triggers"][0]["waiting"]) == ("process", "streaming", 0)
