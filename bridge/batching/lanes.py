@@ -15,6 +15,7 @@ States of an event, and the only ways between them:
 - A key is *held* from the moment its first event enters a batch until that batch and its followers are finished; then
   its lane, if anything stands there, is *ready* and goes before younger events.
 - A *barrier* (TRUNCATE) is taken alone, when nothing of this trigger is left before it.
+- `evict` takes everything out that is in no batch in flight; what is admitted after it may be the same events again.
 
 Every operation costs a constant for each event, once; thousands of keys that back off cost nothing while they do.
 """
@@ -58,7 +59,7 @@ class Lanes:
         self._blocks: dict[bytes, int] = {}  # event with two keys: in how many lanes it is not first yet
         self._backing_off: list[tuple[float, bytes, Batch]] = []  # heap by time, then commit order
         self._deferred = 0
-        self._in_flight = 0
+        self._flying: set[Batch] = set()
         self._barrier = False  # one was taken and is not finished: nothing else may go
         self._retried_last = False
 
@@ -72,7 +73,7 @@ class Lanes:
     @property
     def in_flight(self) -> int:
         """Batches taken and not handed back."""
-        return self._in_flight
+        return len(self._flying)
 
     @property
     def backing_off(self) -> int:
@@ -82,14 +83,7 @@ class Lanes:
     def unsent(self) -> Iterator[Event]:
         """Every event that is in no batch in flight, in no particular order."""
         yield from self._waiting
-        seen: set[bytes] = set()
-        for lane in self._held.values():
-            for event in () if isinstance(lane, int) else lane:
-                if event.old_key is None:
-                    yield event
-                elif event.id not in seen:
-                    seen.add(event.id)
-                    yield event
+        yield from self._deferred_events()
         for _, _, batch in self._backing_off:
             yield from batch.chain()
 
@@ -101,6 +95,19 @@ class Lanes:
         if self._window.seconds:
             self._waiting_bytes += sum(len(event.body) for event in events)
             self._arrivals.append((now, events[-1].id))
+
+    def put_back(self, events: Sequence[Event], now: float) -> None:
+        """
+        Take events in again that had left unsettled, and lay everything out anew, in commit order.
+
+        Raises:
+            InvariantBroken: something is in flight, whose place in that order would be lost.
+        """
+        if self._flying:
+            raise InvariantBroken(f"events were to be put back with {len(self._flying)} batches in flight")
+        everything = sorted([*self.evict(), *events], key=_id)
+        if everything:
+            self.admit(everything, now)
 
     # -- out -----------------------------------------------------------------------------------------------------------
 
@@ -158,19 +165,44 @@ class Lanes:
             self._back_off(part, part.not_before)
         self._release(batch.keys() - kept)
 
+    def evict(self) -> list[Event]:
+        """Take out every event that is in no batch in flight, in commit order; their keys are free then."""
+        evicted = sorted(self.unsent(), key=_id)
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        self._arrivals.clear()
+        self._ready.clear()
+        self._blocks.clear()
+        self._backing_off.clear()
+        self._deferred = 0
+        # No batch has the number 0, so these keys are held by somebody else for every batch to come.
+        self._held = {key: 0 for batch in self._flying for key in batch.keys()}  # noqa: SIM118 - no mapping
+        self._barrier = any(event.barrier for batch in self._flying for event in batch.events)
+        return evicted
+
     # -- inside --------------------------------------------------------------------------------------------------------
 
+    def _deferred_events(self) -> Iterator[Event]:
+        seen: set[bytes] = set()
+        for lane in self._held.values():
+            for event in () if isinstance(lane, int) else lane:
+                if event.old_key is None:
+                    yield event
+                elif event.id not in seen:
+                    seen.add(event.id)
+                    yield event
+
     def _hand_back(self, batch: Batch) -> None:
-        if self._in_flight == 0:
-            raise InvariantBroken(f"{batch!r} was handed back, but nothing is in flight")
-        self._in_flight -= 1
+        if batch not in self._flying:
+            raise InvariantBroken(f"{batch!r} was handed back, but is not in flight")
+        self._flying.remove(batch)
 
     def _back_off(self, batch: Batch, not_before: float) -> None:
         heapq.heappush(self._backing_off, (not_before, batch.events[0].id, batch))
 
     def _take_retry(self) -> Batch:
         batch = heapq.heappop(self._backing_off)[2]
-        self._in_flight += 1
+        self._flying.add(batch)
         return batch
 
     def _closed(self, now: float) -> bool:
@@ -206,7 +238,7 @@ class Lanes:
             event = waiting[0]
             _, _, _, key, old_key, _, _, body, barrier = event
             if barrier:
-                if events or held or self._in_flight or self._backing_off:
+                if events or held or self._flying or self._backing_off:
                     break
                 self._barrier = full = True
             elif key is None:
@@ -233,8 +265,9 @@ class Lanes:
         if from_lanes:
             # Lanes and waiting events were chosen by the age of their first; inside a batch commit order holds for all.
             events.sort(key=_id)
-        self._in_flight += 1
-        return Batch(events, size)
+        batch = Batch(events, size)
+        self._flying.add(batch)
+        return batch
 
     def _gather_lane(self, key: bytes, events: list[Event], size: int) -> tuple[int, bool]:
         """Move a ready lane's events into a batch as far as it may be; returns the new size and whether it is full."""

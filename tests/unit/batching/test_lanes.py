@@ -243,6 +243,17 @@ def drive(seed: int, make=lanes, steps: int = 150) -> None:
                 )
             admitted.extend(group)
             subject.admit(group, now)
+        if rng.random() < 0.05:
+            away = subject.evict()
+            assert [e.id for e in away] == sorted(e.id for e in away)
+            flying_ids = {e.id for batch in flying for e in batch.chain()}
+            assert {e.id for e in away} == {e.id for e in admitted} - settled_ids - flying_ids
+            assert subject.waiting == subject.backing_off == 0
+            # They come back page by page.
+            while away:
+                page, away = away[:3], away[3:]
+                subject.admit(page, now)
+                step(calm=False)
         step(calm=False)
     for _ in range(20 * len(admitted) + 100):
         if len(settled) == len(admitted):
