@@ -13,6 +13,7 @@ from bridge.batching.lanes import Window
 from bridge.change import Position
 from bridge.clock import Clock
 from bridge.config import Settings, TriggerSettings
+from bridge.delivery.circuit import Circuit, Limits
 from bridge.delivery.decide import Policy
 from bridge.delivery.dispatch import Dispatcher, Observer
 from bridge.delivery.target import Target
@@ -100,6 +101,13 @@ class Roster:
             moved=self._moved,
             failed=self._failed,
             observer=self._observer,
+            circuit=Circuit(
+                Limits(
+                    failure_rate=trigger.circuit_breaker.failure_rate,
+                    minimum_invocations=trigger.circuit_breaker.minimum_invocations,
+                    window_seconds=trigger.circuit_breaker.window_in_seconds,
+                )
+            ),
         )
 
     # -- routes --------------------------------------------------------------------------------------------------------

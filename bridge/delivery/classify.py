@@ -117,7 +117,7 @@ def http_outcome(answer: Answer, *, ids: Sequence[str], report: Report, now: flo
     if steer == "disable" or status == _GONE:
         return Misconfigured(evidence, _MISCONFIGURED_STATUS[_GONE], disable=True)
     if steer == "abort-message":
-        return Rejected(evidence)
+        return Rejected(evidence, final=True)
     if status in _MISCONFIGURED_STATUS:
         return Misconfigured(evidence, _MISCONFIGURED_STATUS[status])
     retry_after = parse_retry_after(answer.headers.get("Retry-After"), now)

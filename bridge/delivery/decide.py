@@ -57,6 +57,8 @@ class GivenUp:
     event: Event
     evidence: Evidence
     charge: Charge
+    certain: bool = False
+    """The reason lies in the record whatever the target does: too old, too large, aborted, or failed among others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ def decide(
     *,
     now: float,
     random: Callable[[], float],
+    charging: bool = True,
 ) -> Decision:
     """
     Args:
@@ -98,16 +101,19 @@ def decide(
         policy: the trigger's settings.
         now: seconds since 1970.
         random: answers a number in [0, 1), for the jitter.
+        charging: False while the target is down for everyone (`circuit.py`): nothing is charged or given up for it.
     """
     match outcome:
         case Delivered() | Accepted():
             return Decision(settled=batch.events)
         case Partial(failed_ids, evidence):
-            return _partial(batch, failed_ids, evidence, charges, policy, now=now, random=random)
+            return _partial(batch, failed_ids, evidence, charges, policy, now=now, random=random, charging=charging)
         case Failed(evidence, retry_after_seconds):
             if policy.bisect_on_error and len(batch.events) > 1:
                 wait = retry.wait_seconds(1, random, retry_after_seconds)
                 return Decision(parts=[(part, wait) for part in bisect(batch)])
+            if not charging:
+                return Decision(parts=[(_again(batch), retry.wait_seconds(1, random, retry_after_seconds))])
             return _charge(
                 batch, batch.events, evidence, charges, policy, now=now, random=random, asked=retry_after_seconds
             )
@@ -121,9 +127,11 @@ def decide(
         case TooLarge(evidence) | Rejected(evidence):
             if len(batch.events) > 1:
                 return Decision(parts=[(part, 0.0) for part in bisect(batch)])
+            certain = isinstance(outcome, TooLarge) or outcome.final
+            if not charging and not certain:
+                return Decision(parts=[(_again(batch), 0.0)])
             (event,) = batch.events
-            charge = _charged(event, charges, now)
-            return Decision(given_up=[GivenUp(event, evidence, charge)])
+            return Decision(given_up=[GivenUp(event, evidence, _charged(event, charges, now), certain)])
 
 
 def expired(batch: Batch, charges: Mapping[bytes, Charge], policy: Policy, *, now: float) -> Sequence[GivenUp]:
@@ -133,7 +141,7 @@ def expired(batch: Batch, charges: Mapping[bytes, Charge], policy: Policy, *, no
         return ()
     evidence = Evidence(f"older than maximum_record_age_in_seconds ({limit:g} s)")
     return [
-        GivenUp(event, evidence, charges.get(event.id, Charge(0, now)))
+        GivenUp(event, evidence, charges.get(event.id, Charge(0, now)), certain=True)
         for event in batch.events
         if now - event.transaction.committed_at > limit
     ]
@@ -148,6 +156,7 @@ def _partial(
     *,
     now: float,
     random: Callable[[], float],
+    charging: bool,
 ) -> Decision:
     """
     The first named record of each key is charged; later changes of that key go again with it, uncharged.
@@ -166,10 +175,13 @@ def _partial(
         if named and blamed.isdisjoint(keys):
             blamed |= keys
             charge = _charged(event, charges, now)
-            if _exhausted(charge, policy):
-                given_up.append(GivenUp(event, evidence, charge))
+            if charging and _exhausted(charge, policy):
+                # A call that delivered others shows that the target works.
+                certain = len(failed_ids) < len(batch.events)
+                given_up.append(GivenUp(event, evidence, charge, certain))
                 continue
-            charged[event.id] = charge
+            if charging:
+                charged[event.id] = charge
         elif not named and keys_again.isdisjoint(keys):
             settled.append(event)
             continue

@@ -21,6 +21,7 @@ from bridge.batching.batch import Batch, part_of
 from bridge.batching.lanes import Lanes, Window
 from bridge.change import Event, Position
 from bridge.clock import Clock
+from bridge.delivery.circuit import REMEDY, Circuit, Turn
 from bridge.delivery.decide import NO_CHARGE, Charge, Decision, GivenUp, Pause, Policy, decide, expired
 from bridge.delivery.outcome import Evidence, Failed, Misconfigured, Outcome
 from bridge.delivery.target import Invocation, Target
@@ -73,6 +74,8 @@ class Dispatcher:
         clock: the time.
         moved: called when something settled or the trigger's state changed, so that progress gets saved.
         failed: called with a bug of ours, which ends the process.
+        observer: told of each call.
+        circuit: decides when the target counts as down; None for one with the default limits.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Dispatcher:
         moved: Callable[[], None],
         failed: Callable[[BaseException], None],
         observer: Observer | None = None,
+        circuit: Circuit | None = None,
     ) -> None:
         self.trigger = trigger
         self.inbox: list[Event] = []
@@ -113,6 +117,7 @@ class Dispatcher:
         self._moved = moved
         self._failed = failed
         self._observer = observer
+        self._circuit = circuit or Circuit()
         self._charges: dict[bytes, Charge] = {}
         self._flights: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -136,7 +141,7 @@ class Dispatcher:
     @property
     def retrying_events(self) -> int:
         """Events with failed attempts against them."""
-        return len(self._charges)
+        return len(self._charges) + self._circuit.doubted
 
     @property
     def unsaved(self) -> int:
@@ -179,6 +184,7 @@ class Dispatcher:
 
     def resume(self) -> None:
         """Send again, whatever the pause was for."""
+        self._circuit.reset()
         self._paused_until = 0.0
         self._probing = False
         self.pause_reason = None
@@ -192,6 +198,8 @@ class Dispatcher:
         if self._stopped:
             return
         now = self._clock.monotonic()
+        if self._circuit.doubted:
+            self._resolve_doubts(now)
         if now >= self._paused_until:
             most = 1 if self._probing else self._parallel
             while len(self._flights) < most and self.unsaved < self._most_unsaved:
@@ -235,7 +243,7 @@ class Dispatcher:
 
     async def _fly(self, batch: Batch) -> None:
         events = batch.events
-        started = self._clock.monotonic()
+        started, started_at = self._clock.monotonic(), self._clock.now()
         invocation = Invocation(
             trigger=self.trigger,
             ids=[event.id.decode("ascii") for event in events],
@@ -251,10 +259,23 @@ class Dispatcher:
             where = "".join(traceback.format_tb(error.__traceback__))
             log.error(log_events.TARGET_BUG, trigger=self.trigger, error=type(error).__name__, traceback=where)  # noqa: TRY400
             outcome = Failed(Evidence(f"pgbridge failed inside the target: {type(error).__name__}"))
-        seconds = self._clock.monotonic() - started
-        self._count(outcome, len(events), seconds)
-        decision = decide(batch, outcome, self._charges, self._policy, now=self._clock.now(), random=random.random)
-        if not isinstance(outcome, Misconfigured):
+        now = self._clock.monotonic()
+        self._count(outcome, len(events), now - started)
+        circuit = self._circuit
+        if circuit.observe(outcome, events, began_at=started_at, began=started, now=now) is Turn.OPENED:
+            self._forgive()
+        decision = decide(
+            batch,
+            outcome,
+            self._charges,
+            self._policy,
+            now=self._clock.now(),
+            random=random.random,
+            charging=not circuit.is_open,
+        )
+        if circuit.is_open:
+            self._hold_for_probe(now)
+        elif not isinstance(outcome, Misconfigured):
             self._answers()
         self._apply(batch, decision)
 
@@ -270,16 +291,8 @@ class Dispatcher:
 
     def _apply(self, batch: Batch, decision: Decision) -> None:
         now = self._clock.monotonic()
-        settled = [*decision.settled, *(record.event for record in decision.given_up)]
-        if settled:
-            self.tracker.settle(settled)
-            self.settled_total += len(settled)
-            self.buffered_bytes -= sum([len(event.body) for event in settled]) + EVENT_OVERHEAD_BYTES * len(settled)
-            if self._charges:
-                for event in settled:
-                    self._charges.pop(event.id, None)
-        if decision.given_up:
-            self._set_aside(decision.given_up)
+        given_up = self._circuit.examine(decision.given_up) if decision.given_up else ()
+        self._settle(decision.settled, given_up)
         self._charges.update(decision.charged)
         self.counters.delivered += len(decision.settled)
         if decision.parts:
@@ -291,8 +304,39 @@ class Dispatcher:
             self._lanes.finish(batch, now)
         if decision.pause is not None:
             self._hold(decision.pause)
-        if settled:
-            self._moved()
+
+    def _settle(self, delivered: Sequence[Event], given_up: Sequence[GivenUp]) -> None:
+        settled = [*delivered, *(record.event for record in given_up)]
+        if not settled:
+            return
+        self.tracker.settle(settled)
+        self.settled_total += len(settled)
+        self.buffered_bytes -= sum([len(event.body) for event in settled]) + EVENT_OVERHEAD_BYTES * len(settled)
+        if self._charges:
+            for event in settled:
+                self._charges.pop(event.id, None)
+        if given_up:
+            self._set_aside(given_up)
+        self._moved()
+
+    def _forgive(self) -> None:
+        """The target is down, and has been since its last success: what failed since then was not to blame."""
+        alive_at = self._circuit.alive_at
+        self._charges = {key: charge for key, charge in self._charges.items() if charge.first_failed_at <= alive_at}
+
+    def _resolve_doubts(self, now: float) -> None:
+        """Records whose attempts are spent become dead letters, or go back to their place where the target is down."""
+        if self._circuit.reconsider(now) is Turn.OPENED:
+            self._forgive()
+            self._hold_for_probe(now)
+        if self._circuit.is_open:
+            # Only with nothing in flight: then everything that is unsettled can be put in commit order again.
+            if not self._flights:
+                records = self._circuit.take_back()
+                self._lanes.put_back([record.event for record in records], now)
+            return
+        idle = not self._flights and self._lanes.waiting == 0 and self._lanes.backing_off == 0
+        self._settle((), self._circuit.settle_doubts(idle=idle))
 
     def _set_aside(self, records: Sequence[GivenUp]) -> None:
         now = datetime.fromtimestamp(self._clock.now(), UTC)
@@ -326,7 +370,14 @@ class Dispatcher:
                 attempts=letter.attempts,
             )
 
+    def _hold_for_probe(self, now: float) -> None:
+        if self._circuit.reason is not None:
+            self._hold(Pause(self._circuit.reason, REMEDY, self._circuit.probe_pause(now)))
+
     def _hold(self, pause: Pause) -> None:
+        held = self.pause_reason
+        if held is not None and held.seconds is None and pause.seconds is not None:
+            return  # what somebody has to end by hand is not ended by a later call
         if self.pause_reason is None or self.pause_reason.reason != pause.reason:
             log.error(log_events.TRIGGER_PAUSED, trigger=self.trigger, reason=pause.reason, remedy=pause.remedy)
         self.pause_reason = pause

@@ -94,6 +94,8 @@ class Rejected:
     """The target refuses this content, and would again."""
 
     evidence: Evidence
+    final: bool = False
+    """The receiver says itself that this message is meant, so its refusals are no sign of a target that is down."""
 
 
 Outcome = Delivered | Accepted | Partial | Failed | Busy | Misconfigured | TooLarge | Rejected

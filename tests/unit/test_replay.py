@@ -542,7 +542,7 @@ class Chaotic:
                     self.random.sample(list(invocation.ids), self.random.randint(1, len(invocation.ids)))
                 )
                 outcome = Partial(failed, ANSWERED)
-                done = set(invocation.ids)
+                done = self._over(invocation.ids, failed)
                 self.succeeded |= done - failed
             case 1:
                 outcome = self.random.choice([Failed(ANSWERED), Rejected(ANSWERED), TooLarge(ANSWERED)])
@@ -558,3 +558,15 @@ class Chaotic:
             for key in self.keys[each]:
                 self.newest[key] = max(self.newest[key], each)
         return outcome
+
+    def _over(self, ids, failed):
+        """The first named letter of a key has failed; later ones of it that were named are held back, and go again."""
+        blamed, again, over = set(), set(), set()
+        for each in ids:
+            keys = self.keys[each]
+            if (each in failed and not keys & blamed) or (each not in failed and not keys & again):
+                over.add(each)
+                blamed |= keys if each in failed else set()
+            else:
+                again |= keys
+        return over

@@ -13,7 +13,7 @@ from bridge.delivery.decide import Policy
 from bridge.delivery.dispatch import Dispatcher
 from bridge.delivery.outcome import Delivered, Evidence, Failed, Misconfigured, Partial, Rejected
 from bridge.lsn import LSN
-from bridge.testing import MemoryTarget
+from bridge.testing import ManualClock, MemoryTarget
 from bridge.triggers.envelope import Envelope
 
 EVIDENCE = Evidence("HTTP 500", status=500)
@@ -37,6 +37,7 @@ class Rig:
             "bisect": False,
             "batched": True,
             "wait": 0.0,
+            "clock": SystemClock(),
         } | changes
         self.dispatcher = Dispatcher(
             "t",
@@ -47,7 +48,7 @@ class Rig:
             policy=Policy(settings["attempts"], -1, settings["bisect"]),
             parallelization_factor=settings["parallel"],
             checkpoint=Position(LSN(1), 0),
-            clock=SystemClock(),
+            clock=settings["clock"],
             moved=self.moves.set,
             failed=self.errors.append,
         )
@@ -214,3 +215,131 @@ async def test_a_bug_in_a_target_costs_its_batch_an_attempt_and_nothing_else():
     (letter,) = rig.dispatcher.letters
     assert "KeyError" in letter.error
     assert "row value" not in letter.error + letter.detail
+
+
+class Outage:
+    """A trigger under a clock of ours, with a target that is down or up as told, and bad records in any case."""
+
+    def __init__(self, **changes):
+        self.clock = ManualClock()
+        self.rig = Rig(clock=self.clock, **changes)
+        self.down = True
+        self.bad: set[str] = set()
+        self.seen: list[list[str]] = []
+        self.rig.target.deliver = self.deliver
+
+    async def deliver(self, invocation):
+        self.seen.append(list(invocation.ids))
+        if self.down or self.bad & set(invocation.ids):
+            return Failed(EVIDENCE)
+        self.rig.target.delivered.extend(invocation.ids)
+        return Delivered()
+
+    @property
+    def dispatcher(self):
+        return self.rig.dispatcher
+
+    @property
+    def letters(self) -> list[str]:
+        return [letter.event_id for letter in self.dispatcher.letters]
+
+    async def pass_time(self, seconds: float) -> None:
+        """In steps; what is due in each is sent and answered."""
+        for _ in range(int(seconds / 0.5)):
+            self.clock.advance(0.5)
+            self.dispatcher.saved(self.dispatcher.settled_total)
+            while True:
+                self.dispatcher.pump()
+                if not self.dispatcher.in_flight:
+                    break
+                await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("bisect", [True, False])
+@pytest.mark.parametrize("attempts", [0, 1, 8])
+@pytest.mark.parametrize("key", [b"one", None], ids=["one key", "no keys"])
+async def test_a_target_that_is_down_for_everyone_costs_no_record_and_breaks_no_order(attempts, bisect, key):
+    outage = Outage(attempts=attempts, bisect=bisect, batch_size=4, parallel=3)
+    events = [event(n, key) for n in range(300)]
+    outage.rig.admit(*events)
+    await outage.pass_time(200)
+    assert outage.letters == []
+    assert "the circuit is open" in outage.dispatcher.pause_reason.reason
+    sent_while_open = len(outage.seen)
+    await outage.pass_time(600)
+    assert len(outage.seen) - sent_while_open <= 11
+    outage.down = False
+    await outage.pass_time(400)
+    assert outage.letters == []
+    assert outage.dispatcher.pause_reason is None
+    assert sorted(outage.rig.target.delivered) == [each.id.decode() for each in events]
+    if key is not None:
+        assert outage.rig.target.delivered == sorted(outage.rig.target.delivered)
+    assert len(outage.dispatcher.tracker) == 0
+    assert outage.dispatcher.retrying_events == 0
+
+
+async def test_a_target_that_goes_down_after_many_successes_costs_no_record_either():
+    outage = Outage(attempts=1, batch_size=1, parallel=5)
+    outage.down = False
+    outage.rig.admit(*[event(n, b"%d" % n) for n in range(900)])
+    await outage.pass_time(20)
+    outage.down = True
+    outage.rig.admit(*[event(n, b"%d" % n) for n in range(900, 1300)])
+    await outage.pass_time(300)
+    outage.down = False
+    await outage.pass_time(200)
+    assert outage.letters == []
+    assert len(set(outage.rig.target.delivered)) == 1300
+
+
+@pytest.mark.parametrize("key", [b"one", None], ids=["one key", "no keys"])
+async def test_bad_records_among_good_ones_are_isolated_and_set_aside(key):
+    outage = Outage(attempts=2, bisect=True, batch_size=50, parallel=2)
+    events = [event(n, key) for n in range(200)]
+    outage.bad = {events[n].id.decode() for n in (0, 1, 57, 120)}
+    outage.down = False
+    outage.rig.admit(*events)
+    await outage.pass_time(60)
+    assert set(outage.letters) == outage.bad
+    assert len(outage.rig.target.delivered) == 196
+    assert all(letter.attempts == 3 for letter in outage.dispatcher.letters)
+
+
+async def test_a_single_record_of_a_target_that_only_fails_becomes_a_dead_letter_as_configured():
+    outage = Outage(attempts=3)
+    outage.rig.admit(event(1))
+    await outage.pass_time(30)
+    assert outage.letters == [event(1).id.decode()]
+    assert len(outage.seen) == 4
+
+
+async def test_with_too_few_calls_for_a_verdict_records_become_dead_letters_as_configured():
+    outage = Outage(attempts=1, batch_size=1)
+    outage.rig.admit(*[event(n, b"%d" % n) for n in range(5)])
+    await outage.pass_time(30)
+    assert len(outage.letters) == 5
+    assert len(outage.seen) == 10
+
+
+async def test_resumed_by_hand_an_open_circuit_lets_records_be_given_up():
+    outage = Outage(attempts=0, batch_size=1, parallel=1)
+    outage.rig.admit(*[event(n, b"%d" % n) for n in range(40)])
+    await outage.pass_time(100)
+    assert outage.letters == []
+    outage.dispatcher.resume()
+    await outage.pass_time(100)
+    assert len(outage.letters) == 40
+
+
+async def test_a_pause_by_hand_outlasts_what_was_in_flight():
+    rig = Rig(batch_size=1, parallel=1)
+    held = asyncio.get_running_loop().create_future()
+    rig.target.answer(held)
+    rig.admit(event(1))
+    await rig.target.called(1)
+    rig.dispatcher.pause()
+    held.set_result(Misconfigured(EVIDENCE, "grant the right"))
+    while rig.dispatcher.in_flight:
+        await asyncio.sleep(0)
+    assert rig.dispatcher.pause_reason.reason == "paused by an operator"

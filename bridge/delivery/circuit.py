@@ -1,0 +1,262 @@
+"""
+The circuit breaker of one trigger: is it the record that is bad, or is the target down for everyone? Pure.
+
+    closed ──too many calls failed, of more than one record──▶ open ──a call succeeded──▶ closed
+
+*Open* means that the target is down: one call at a time probes it, after pauses that grow, and no record is charged.
+Failures since the target's last success are then no record's fault, so their charges are taken back as well.
+
+A trigger that has spent a record's attempts can't know yet whether the circuit is about to open. So the record is not
+given up at once but *doubted*: it makes room for others, unsettled, until one of these comes first:
+
+- a call succeeds that began after the record's first failure: the target works, so the record is bad, and given up;
+- the circuit opens: the record goes back to its place and is sent again;
+- nothing else is left to try: it is given up, as configured.
+
+While records are doubted, as many failures in a row as are needed for a verdict open the circuit as well: the successes
+of a busy trigger's last minute would otherwise outweigh them for another minute, and a trigger with one lane may take
+longer than the window to make that many calls.
+
+Failures that all had one record in common say nothing about the target: that record explains them all, however many
+calls its isolation took.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from bridge.change import Event
+from bridge.delivery.decide import GivenUp
+from bridge.delivery.outcome import Accepted, Delivered, Failed, Outcome, Partial, Rejected
+from bridge.delivery.retry import clamp_retry_after
+
+FIRST_PROBE_SECONDS: Final = 1.0
+LONGEST_PROBE_SECONDS: Final = 60.0
+_SLICES: Final = 60
+"""Calls are counted in this many slices of the window, not one by one: a fast trigger makes thousands a second."""
+
+REMEDY: Final = "mend the target; it is probed with one batch at a time, and no attempt is charged meanwhile"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`circuit_breaker` of a trigger's settings."""
+
+    failure_rate: float = 0.9
+    minimum_invocations: int = 20
+    window_seconds: float = 60.0
+
+
+class Sign(Enum):
+    """What an outcome says about the target."""
+
+    WORKS = "works"
+    FAILS = "fails"
+    NOTHING = "nothing"
+    """Busy, misconfigured, too large, or a refusal that the receiver says is meant for this message."""
+
+
+class Turn(Enum):
+    """What a call did to the circuit."""
+
+    NONE = "none"
+    OPENED = "opened"
+    CLOSED = "closed"
+
+
+def sign_of(outcome: Outcome, events: int) -> Sign:
+    """What the outcome of a call with so many events says about its target."""
+    match outcome:
+        case Delivered() | Accepted():
+            return Sign.WORKS
+        case Partial(failed_ids, _):
+            return Sign.FAILS if len(failed_ids) >= events else Sign.WORKS
+        case Failed():
+            return Sign.FAILS
+        case Rejected(_, final):
+            return Sign.NOTHING if final else Sign.FAILS
+        case _:
+            return Sign.NOTHING
+
+
+class Circuit:
+    """One trigger's. Monotonic times are called `now`; wall times, which charges carry, `at`."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._slice_seconds = self._limits.window_seconds / _SLICES
+        self._slices: deque[list[int]] = deque()  # [number of the slice, calls, failed ones]
+        self._calls = 0
+        self._failures = 0
+        self._run = 0  # failed calls in a row, none of them a whole window after the one before
+        self._run_now = 0.0  # when the last of them ended
+        self._suspects: frozenset[bytes] | None = None  # the events that all of them had in common
+        self._alive_at = -math.inf
+        self._armed = True
+        self._reason: str | None = None
+        self._opened_now = 0.0
+        self._probes = 0
+        self._probe_now = 0.0
+        self._doubted: dict[bytes, GivenUp] = {}
+
+    # -- what a caller may see ----------------------------------------------------------------------------------------
+
+    @property
+    def reason(self) -> str | None:
+        """Why the circuit is open; None while it is closed. The same from opening to closing."""
+        return self._reason
+
+    @property
+    def is_open(self) -> bool:
+        return self._reason is not None
+
+    @property
+    def alive_at(self) -> float:
+        """When the last call began that succeeded, in seconds since 1970; minus infinity where none has."""
+        return self._alive_at
+
+    @property
+    def doubted(self) -> int:
+        """Records that are neither settled nor to be sent."""
+        return len(self._doubted)
+
+    def probe_pause(self, now: float) -> float:
+        """Seconds until the next probe of an open circuit."""
+        return max(0.0, self._probe_now - now)
+
+    # -- calls ---------------------------------------------------------------------------------------------------------
+
+    def observe(self, outcome: Outcome, events: Sequence[Event], *, began_at: float, began: float, now: float) -> Turn:
+        """
+        Take notice of a call that ended.
+
+        Args:
+            outcome: what came of it.
+            events: what it carried.
+            began_at: when it began, in seconds since 1970.
+            began: the same on the monotonic clock.
+            now: the monotonic time.
+        """
+        sign = sign_of(outcome, len(events))
+        if sign is Sign.WORKS:
+            self._alive_at = max(self._alive_at, began_at)
+            self._end_run()
+            self._armed = True
+            if self.is_open:
+                self._close()
+                return Turn.CLOSED
+            self._count(now, failed=False)
+            return Turn.NONE
+        if self.is_open:
+            # What was in flight when it opened was no probe, and says nothing new.
+            if began >= self._opened_now:
+                self._probes += 1
+                self._next_probe(outcome, now)
+            return Turn.NONE
+        if sign is Sign.NOTHING:
+            return Turn.NONE
+        self._count(now, failed=True)
+        if now - self._run_now > self._limits.window_seconds:
+            self._end_run()
+        self._run += 1
+        self._run_now = now
+        ids = frozenset([event.id for event in events])
+        self._suspects = ids if self._suspects is None else self._suspects & ids
+        return self._judge(outcome, now)
+
+    def reconsider(self, now: float) -> Turn:
+        """After records were doubted: whether the failures in a row are enough for a verdict."""
+        return Turn.NONE if self.is_open else self._judge(None, now)
+
+    def reset(self) -> None:
+        """
+        Close by hand. Somebody says that the target works: until it has proved so, the circuit does not open again, and
+        records whose attempts are spent are given up as configured.
+        """
+        self._close()
+        self._armed = False
+
+    # -- records whose attempts are spent ------------------------------------------------------------------------------
+
+    def examine(self, records: Iterable[GivenUp]) -> list[GivenUp]:
+        """Those of the records that are to be given up now; the others are doubted from here on."""
+        proved: list[GivenUp] = []
+        for record in records:
+            if self._is_proved(record):
+                proved.append(record)
+            else:
+                self._doubted[record.event.id] = record
+        return proved
+
+    def settle_doubts(self, *, idle: bool) -> list[GivenUp]:
+        """The doubted records that are to be given up now; `idle` says that nothing else is left to try."""
+        if self.is_open:
+            return []
+        over = [record for record in self._doubted.values() if idle or self._is_proved(record)]
+        for record in over:
+            del self._doubted[record.event.id]
+        return over
+
+    def take_back(self) -> list[GivenUp]:
+        """With the circuit open: all doubted records, which are to be sent again."""
+        if not self.is_open:
+            return []
+        records = list(self._doubted.values())
+        self._doubted.clear()
+        return records
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _is_proved(self, record: GivenUp) -> bool:
+        return record.certain or not self._armed or self._alive_at > record.charge.first_failed_at
+
+    def _judge(self, outcome: Outcome | None, now: float) -> Turn:
+        limits = self._limits
+        if not self._armed or self._suspects or self._suspects is None:
+            return Turn.NONE
+        if self._calls >= limits.minimum_invocations and self._failures >= limits.failure_rate * self._calls:
+            what = f"{self._failures} of {self._calls} invocations failed within {limits.window_seconds:g} s"
+        elif self._doubted and self._run >= limits.minimum_invocations:
+            what = f"the last {self._run} invocations failed"
+        else:
+            return Turn.NONE
+        self._reason = f"the circuit is open: {what}"
+        self._opened_now = now
+        self._probes = 0
+        self._next_probe(outcome, now)
+        return Turn.OPENED
+
+    def _end_run(self) -> None:
+        self._run = 0
+        self._suspects = None
+
+    def _count(self, now: float, *, failed: bool) -> None:
+        number = int(now / self._slice_seconds)
+        slices = self._slices
+        if not slices or slices[-1][0] != number:
+            slices.append([number, 0, 0])
+            while slices[0][0] <= number - _SLICES:
+                _, calls, failures = slices.popleft()
+                self._calls -= calls
+                self._failures -= failures
+        slices[-1][1] += 1
+        self._calls += 1
+        if failed:
+            slices[-1][2] += 1
+            self._failures += 1
+
+    def _next_probe(self, outcome: Outcome | None, now: float) -> None:
+        pause = min(LONGEST_PROBE_SECONDS, FIRST_PROBE_SECONDS * 2.0 ** min(self._probes, 16))
+        asked = getattr(outcome, "retry_after_seconds", None)
+        self._probe_now = now + (pause if asked is None else max(pause, clamp_retry_after(asked)))
+
+    def _close(self) -> None:
+        self._reason = None
+        self._slices.clear()
+        self._calls = self._failures = 0
+        self._end_run()
