@@ -89,6 +89,11 @@ _QUERYING: Final[dict[str, tuple[type[SourceError], str]]] = {
 
 def while_connecting(server: str, sqlstate: str | None, said: str) -> SourceError:
     """The server, or libpq (then there is no code), refused the connection. `server` names it without a password."""
+    if sqlstate is None:
+        return SourceUnavailable(
+            f"can't connect to {server}: {redact(said.strip().partition(chr(10))[0])}",
+            remedy="check the host and the port in source.dsn, and that the server is up",
+        )
     return _error(_CONNECTING, f"can't connect to {server}", sqlstate, said)
 
 

@@ -119,6 +119,10 @@ class Wanted:
     """Partitions that a pattern names, whose changes come under the name of a published parent."""
     unidentified: tuple[Table, ...] = ()
     """For the companion: publishing their updates would make the application's UPDATE and DELETE fail."""
+    unsent: tuple[Table, ...] = ()
+    """Those of them whose updates or deletes a trigger asks for."""
+    named: frozenset[int] = frozenset()
+    """Oids of the tables that such a trigger names without a glob."""
     faults: tuple[ConfigError, ...] = ()
     """Patterns that can't be met, each with the nearest there is."""
     by_trigger: Mapping[str, tuple[Table, ...]] = field(default_factory=dict)
@@ -190,12 +194,18 @@ def wanted(
     by_trigger: dict[str, tuple[Table, ...]] = {}
     faults: list[ConfigError] = []
     whole: set[str] = set()
+    updated: set[int] = set()
+    named: set[int] = set()
     for name, trigger in triggers.items():
         if not set(trigger.operations) - {"message"}:
             continue
         selection = trigger.table_selection
         mine = [table for table in published if selection.matches(table.schema, table.name)]
         by_trigger[name] = tuple(mine)
+        if _NEED_IDENTITY & set(trigger.operations):
+            updated |= {table.oid for table in mine}
+            exact = {pattern.exact for pattern in selection.patterns}
+            named |= {table.oid for table in mine if (table.schema, table.name) in exact}
         matched |= {table.oid: table for table in mine}
         faults += _faults(name, selection, candidates, own)
         whole |= _whole_schemas(selection)
@@ -204,12 +214,15 @@ def wanted(
     risky = {table.schema for table in published if refuses_writes(table)}
     may_add = server.version >= _TABLES_IN_SCHEMA and server.superuser
     whole = (whole - risky if may_add else whole & published_schemas) - {own}
+    unidentified = tuple(table for table in topmost if refuses_writes(table))
     return Wanted(
         operations=operations,
         tables=tuple(table for table in topmost if not refuses_writes(table)),
         schemas=frozenset(whole) & {table.schema for table in published},
         shadowed=tuple(shadowed),
-        unidentified=tuple(table for table in topmost if refuses_writes(table)),
+        unidentified=unidentified,
+        unsent=tuple(table for table in unidentified if table.oid in updated),
+        named=frozenset(named),
         faults=tuple(faults),
         by_trigger=by_trigger,
     )
@@ -326,7 +339,7 @@ class Plan:
         """Sentences about what will not be sent, each with what would do."""
         shadows = [shadow_warning(table) for table in self.needs.shadowed]
         if self.with_companion:
-            return [*map(inserts_alone, self.needs.unidentified), *shadows]
+            return [*map(inserts_alone, self.needs.unsent), *shadows]
         published = self.state.names if self.state is not None else lambda _: False
         return [*(left_out(table) for table in self.needs.unidentified if not published(table)), *shadows]
 
@@ -410,7 +423,10 @@ def combined(faults: Sequence[BridgeError]) -> BridgeError:
 
 def inserts_alone(table: Table) -> str:
     """A table whose updates and deletes can't be sent."""
-    return f"updates and deletes of {table.full_name} are not sent: it has no replica identity; {give_identity(table)}"
+    return (
+        f"updates and deletes of {table.full_name} are not sent: it has no replica identity; {give_identity(table)};"
+        " or let its trigger have operations: [insert]"
+    )
 
 
 def left_out(table: Table) -> str:
