@@ -253,8 +253,9 @@ async def test_calls_fly_at_once_and_wait_for_none_of_the_others(receiver):
         return web.Response()
 
     receiver.answer = meet
-    async with target_at(receiver.url, timeout=30.0) as target:
+    async with target_at(receiver.url, timeout=10.0) as target:
         outcomes = await asyncio.gather(*(target.deliver(invocation()) for _ in range(150)))
+        await together.abort()
     assert outcomes == [Delivered()] * 150
 
 
@@ -675,6 +676,20 @@ async def test_many_refused_calls_fetch_the_secret_once(receiver, tmp_path):
         outcomes = await asyncio.gather(*(target.deliver(invocation()) for _ in range(20)))
     assert {type(outcome) for outcome in outcomes} == {Misconfigured}
     assert secrets.fresh == 1
+
+
+async def test_calls_refused_with_a_secret_that_another_one_replaced_meanwhile_are_not_at_fault(receiver, tmp_path):
+    file = tmp_path / "token"
+    file.write_text("old")
+    receiver.answer = lambda request: web.Response(
+        status=200 if request.headers["Authorization"] == "Bearer new" else 401
+    )
+    async with target_at(receiver.url, bearer=Secret(f"file:{file}")) as target:
+        await target._keeper.identity()
+        file.write_text("new")
+        outcomes = await asyncio.gather(*(target.deliver(invocation()) for _ in range(5)))
+        assert {type(outcome) for outcome in outcomes} == {Busy}
+        assert await target.deliver(invocation()) == Delivered()
 
 
 async def test_a_secret_that_can_not_be_read_is_a_fault_of_the_settings_and_calls_nobody(receiver, tmp_path):
