@@ -172,7 +172,7 @@ def _partial(
     for event in batch.events:
         keys = {key for key in (event.key, event.old_key) if key is not None}
         named = event.id.decode("ascii") in failed_ids
-        if named and blamed.isdisjoint(keys):
+        if named and blamed.isdisjoint(keys) and keys_again.isdisjoint(keys):
             blamed |= keys
             charge = _charged(event, charges, now)
             if charging and _exhausted(charge, policy):

@@ -564,7 +564,7 @@ class Chaotic:
         blamed, again, over = set(), set(), set()
         for each in ids:
             keys = self.keys[each]
-            if (each in failed and not keys & blamed) or (each not in failed and not keys & again):
+            if not keys & again and not (each in failed and keys & blamed):
                 over.add(each)
                 blamed |= keys if each in failed else set()
             else:

@@ -105,6 +105,33 @@ def test_a_change_of_key_behind_a_failure_of_either_key_goes_again():
     assert retried(decision) == [[a.id, b.id]]
 
 
+def test_a_named_record_behind_one_that_goes_again_is_not_charged():
+    """Between them stands a change of key, which was held back for the first record's failure."""
+    a, b, c = event(1, b"old"), event(2, b"new", old_key=b"old"), event(3, b"new")
+    decision = judge(batch(a, b, c), Partial(frozenset({a.id.decode(), c.id.decode()}), EVIDENCE))
+    assert retried(decision) == [[a.id, b.id, c.id]]
+    assert set(decision.charged) == {a.id}
+
+
+def test_nothing_is_charged_or_given_up_while_the_target_is_down():
+    a, b = event(1), event(2)
+    charges = {a.id: Charge(9, 1.0), b.id: Charge(9, 1.0)}
+    both = Partial(frozenset({a.id.decode(), b.id.decode()}), EVIDENCE)
+    for subject, outcome in [
+        (batch(a), Failed(EVIDENCE)),
+        (batch(a), Rejected(EVIDENCE)),
+        (batch(a, b), both),
+        (batch(a, b), Failed(EVIDENCE)),
+    ]:
+        decision = decide(subject, outcome, charges, PLAIN, now=NOW, random=lambda: 0.5, charging=False)
+        assert retried(decision) == [ids(subject.events)]
+        assert not decision.charged
+        assert not decision.given_up
+    final = Rejected(EVIDENCE, final=True)
+    decision = decide(batch(a), final, charges, PLAIN, now=NOW, random=lambda: 0.5, charging=False)
+    assert [record.certain for record in decision.given_up] == [True]
+
+
 def test_the_last_attempt_makes_a_dead_letter_and_frees_later_changes_of_its_key():
     a, b = event(1, b"k"), event(2, b"k")
     decision = judge(batch(a, b), Partial(frozenset({a.id.decode()}), EVIDENCE), charges={a.id: Charge(2, 5.0)})
