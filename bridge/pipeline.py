@@ -131,6 +131,8 @@ class Pipeline:
         Raises:
             BridgeError: why it ended; its disposition says what to do.
         """
+        # The triggers may have settled something while nobody read, and wait for it to be saved.
+        self._settled.set()
         tasks = [
             asyncio.create_task(self._read(), name="read"),
             asyncio.create_task(self._save_when_settled(), name="save"),
@@ -210,7 +212,9 @@ class Pipeline:
                 log.info(events.STORE_AVAILABLE)
                 self.store_error = None
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._pressing.wait(), SAVE_PAUSE_SECONDS)
+                # Not `wait_for`: before Python 3.12 it loses a cancellation that comes together with the event.
+                async with asyncio.timeout(SAVE_PAUSE_SECONDS):
+                    await self._pressing.wait()
 
     async def _save(self) -> None:
         """One transaction with everything that has settled so far; then the server may be told."""
@@ -258,7 +262,8 @@ class Pipeline:
         deadline = self._clock.monotonic() + seconds
         while (rest := deadline - self._clock.monotonic()) > 0 and not self._something_settled():
             try:
-                await asyncio.wait_for(self._settled.wait(), rest)
+                async with asyncio.timeout(rest):
+                    await self._settled.wait()
             except TimeoutError:
                 return
             self._settled.clear()

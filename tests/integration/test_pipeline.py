@@ -198,3 +198,15 @@ async def test_a_quiet_publication_follows_the_busy_cluster(rig):
         end = run(rig.dsn, "INSERT INTO noise SELECT repeat('x', 1000) FROM generate_series(1, 2000)")
         await rig.confirmed_beyond(end)
     assert rig.target.invocations == []
+
+
+async def test_a_stop_under_load_always_ends(rig):
+    run(rig.dsn, "INSERT INTO account SELECT g, 0 FROM generate_series(1, 20000) g")
+    async with asyncio.timeout(60):
+        for stops in range(1, 16):
+            before = 0 if rig.dispatcher is None else rig.dispatcher.settled_total
+            async with rig.session(batch_size=10):
+                await rig.settled(min(before + 100 * stops, 20000))
+        async with rig.session():
+            await rig.settled(20000)
+    assert len(rig.target.delivered) == len(set(rig.target.delivered)) == 20000
