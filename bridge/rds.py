@@ -7,6 +7,7 @@ import re
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from bridge.aws import new_session
 from bridge.errors import ConfigError, SecretUnavailable
 from bridge.secret import Secret, SecretResolver
 
@@ -44,13 +45,11 @@ def with_token(dsn: str) -> str:
             "source.iam_auth is true, and source.dsn lacks a host or a user to make the token for",
             remedy="name one host and the user in it: postgresql://user@name.region.rds.amazonaws.com/database",
         )
-    import boto3  # noqa: PLC0415 - a quarter of a second, for those who use it
-    import botocore.exceptions  # noqa: PLC0415
+    import botocore.exceptions  # noqa: PLC0415 - a process without AWS never pays for it
 
     region = _RDS_HOST.search(str(host))
     try:
-        # A session of its own: the default one would keep the first credentials that it found.
-        client = boto3.session.Session().client("rds", region_name=region["region"] if region else None)
+        client = new_session().create_client("rds", region_name=region["region"] if region else None)
         token = client.generate_db_auth_token(
             DBHostname=str(host), Port=int(parameters.get("port") or _DEFAULT_PORT), DBUsername=str(user)
         )

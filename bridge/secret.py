@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
 
+from bridge.aws import new_session
 from bridge.errors import ConfigError, SecretUnavailable
 
 if TYPE_CHECKING:
@@ -222,15 +223,13 @@ _READERS: Final[dict[str, Callable[[str], str]]] = {
 
 
 def _client(service: Literal["secretsmanager", "ssm"], name: str) -> Any:
-    import boto3  # noqa: PLC0415 - a process without AWS references never pays for it
-    from botocore.config import Config  # noqa: PLC0415 - as above
+    from botocore.config import Config  # noqa: PLC0415 - a process without AWS references never pays for it
 
     # arn:partition:service:REGION:account:… names its region; a bare name leaves it to the SDK's own settings.
     parts = name.split(":")
     region = parts[3] if parts[0] == "arn" and len(parts) > 3 else None
     config = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 3})
-    # A session of its own: boto3's default one is not safe to share between threads.
-    return boto3.session.Session().client(service, region_name=region, config=config)
+    return new_session().create_client(service, region_name=region, config=config)
 
 
 # What another try can't mend, by the service's error code. All else is worth one.

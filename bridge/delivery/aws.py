@@ -9,11 +9,10 @@ target is used, and everything that may reach the network runs in a thread.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from bridge.aws import new_session
 from bridge.clock import Clock
 from bridge.delivery.sigv4 import AwsKeys
 
@@ -121,7 +120,7 @@ class AwsCredentials:
         return _translated(read)
 
     def _find(self) -> Any:
-        session = _session()
+        session = new_session()
         own = session.get_credentials()
         if own is None:
             raise NoAwsCredentials(
@@ -171,7 +170,7 @@ def lambda_client(
         config = Config(
             connect_timeout=5, read_timeout=read_timeout_seconds, retries={"mode": "standard", "total_max_attempts": 1}
         )
-        client: LambdaClient = _session().create_client(
+        client: LambdaClient = new_session().create_client(
             "lambda",
             region_name=region,
             endpoint_url=endpoint_url,
@@ -187,32 +186,8 @@ def lambda_client(
 
 def default_region() -> str | None:
     """The SDK's own region. Blocks for a file or two."""
-    region: str | None = _translated(lambda: _session().get_config_variable("region"))
+    region: str | None = _translated(lambda: new_session().get_config_variable("region"))
     return region
-
-
-def _session() -> Any:
-    """
-    What the SDK finds now: a session reads its settings and its credentials once, so each question gets a new one.
-
-    botocore's, without boto3 around it: all of them can then share the parsed service models, and a client costs 8 ms
-    of CPU in place of 80, which the reader of the stream would have to wait for.
-    """
-    import botocore.session  # noqa: PLC0415 - see the module
-
-    session = botocore.session.Session()
-    session.register_component("data_loader", _loader())
-    # Alone among the SDKs, botocore does not read AWS_REGION, which is all that ECS sets.
-    if region := os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION"):
-        session.set_config_variable("region", region)
-    return session
-
-
-@cache
-def _loader() -> Any:
-    from botocore.loaders import create_loader  # noqa: PLC0415 - see the module
-
-    return create_loader()
 
 
 def _translated(call: Callable[[], _T]) -> _T:

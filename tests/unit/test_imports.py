@@ -11,23 +11,25 @@ ROOT = Path(__file__).parents[2]
 BRIDGE = ROOT / "bridge"
 
 # A room may import itself, its own level's shared names where listed, and what stands below it.
-VALUES = {"bridge", "__version__", "errors", "lsn", "change", "clock"}
+VALUES = {"bridge", "__version__", "errors", "lsn", "change", "clock", "native"}
 PURE = {"triggers", "batching", "progress", "pgoutput"}
 EDGES = {"source", "delivery", "store", "observe"}
-SETTINGS = {"config", "secret", "dsn", "rds"}
+SETTINGS = {"aws", "config", "secret", "dsn", "rds"}
 TOP = {"cli", "console", "service", "roster", "replay", "local", "testing"}
 ALLOWED = {
     "errors": {"lsn"},
     "lsn": set(),
     "change": {"lsn"},
     "clock": set(),
+    "native": set(),
     **dict.fromkeys(PURE, VALUES | PURE),
     # The classification and the retry rules are pure and live in `delivery`; batching decides by them.
     "batching": VALUES | PURE | {"delivery.outcome", "delivery.retry", "delivery.target"},
     "config": VALUES | {"triggers", "secret"},
-    "secret": VALUES,
+    "aws": VALUES,
+    "secret": VALUES | {"aws"},
     "dsn": VALUES | {"secret"},
-    "rds": VALUES | {"secret"},
+    "rds": VALUES | {"secret", "aws"},
     **dict.fromkeys(EDGES, VALUES | PURE | SETTINGS | EDGES),
     "pipeline": VALUES | PURE | SETTINGS | EDGES,
     "handlers": set(),
