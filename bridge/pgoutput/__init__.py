@@ -10,10 +10,12 @@ How a change goes through:
 1. `assembler.py` looks at a frame. It keeps the transaction, the ordinal, and the relations by OID.
 2. When a Relation message arrives, each shape that wants it gets a plan (`plan.py`): what becomes of every column, and
    how a type's text becomes JSON (`values.py`, `arrays.py`).
-3. A row goes from the frame's bytes to the event's bytes through code generated from the plan (`compiled.py`), once
-   per shape, however many triggers share it. No message object, no object per column but the slice itself.
-4. All else (and a row that the generated code leaves alone) goes the readable way: `decoder.py` and `cursor.py` make a
-   message (`messages.py`), and the plan writes it out. Both ways give the same bytes; tests hold them to it.
+3. A row goes from the frame's bytes to the event's bytes by a program made from the plan (`program.py`), once per
+   shape, however many triggers share it: no message object, no object per column but the slice itself. Programs are
+   executed (`execution.py`) by an extension module where that was built (`_rows.pyx`), or as generated Python
+   (`compiled.py`).
+4. All else (and a row that these leave alone) goes the readable way: `decoder.py` and `cursor.py` make a message
+   (`messages.py`), and the plan writes it out. All ways give the same bytes; tests hold them to it.
 
 Promised:
 

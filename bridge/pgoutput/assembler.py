@@ -27,8 +27,8 @@ from typing import Final
 from bridge.change import Event, Position, Transaction
 from bridge.errors import InvariantBroken, MalformedMessage, ProtocolError, UnexpectedMessage
 from bridge.lsn import LSN
-from bridge.pgoutput.compiled import compile_row, step_over_row
 from bridge.pgoutput.decoder import decode
+from bridge.pgoutput.execution import DEFAULT, Execution
 from bridge.pgoutput.frames import XLOG_DATA, Keepalive, XLogData, decode_frame, to_unix_seconds
 from bridge.pgoutput.logical import encode_message, stamp_outside
 from bridge.pgoutput.lookup import Lacks, Lookup, lacks_nothing, lookup_for
@@ -78,8 +78,8 @@ def no_primary_keys(_oid: int) -> tuple[str, ...] | None:
     return None
 
 
-# What encodes a row, and the inboxes' append methods. The encoder returns None where it has appended by itself.
-_Writer = tuple[Callable[[bytes, int, Stamp], Event | None], tuple[Callable[[Event], None], ...]]
+# What encodes a row, and the inboxes that its event goes to. The encoder returns None where it has appended by itself.
+_Writer = tuple[Callable[[bytes, int, Stamp], Event | None], tuple[list[Event], ...]]
 
 _NO_WRITERS: Final[dict[bytes, _Writer]] = {}
 
@@ -92,7 +92,11 @@ _NO_STAMP: Final[Stamp] = (Transaction(0, 0, 0.0, 0), b"", b"", b"")
 
 
 class _CatalogTooOldError(Exception):
-    """Ends the loop in `consume` before a Relation message that can't be planned yet."""
+    """Ends the loop over the frames before a Relation message that can't be planned yet."""
+
+    def __init__(self, frame: bytes) -> None:
+        super().__init__()
+        self.frame = frame
 
 
 @dataclass(slots=True)
@@ -101,13 +105,14 @@ class _Group:
 
     plan: Plan
     routes: tuple[Route, ...]
+    execution: Execution
     encoders: dict[bytes, RowEncoder] = field(default_factory=dict)
 
     def encoder(self, kind: bytes) -> RowEncoder:
         """Compiled when the first such row comes: most tables never see every kind."""
         encode = self.encoders.get(kind)
         if encode is None:
-            encode = self.encoders[kind] = compile_row(self.plan, kind)
+            encode = self.encoders[kind] = self.execution.compile_row(self.plan, kind)
         return encode
 
 
@@ -155,6 +160,7 @@ class Assembler:
         types: TypeCatalog = no_catalog,
         lacks: Lacks = lacks_nothing,
         key_layouts: MutableMapping[tuple[str, int], KeyLayout] | None = None,
+        execution: Execution = DEFAULT,
     ) -> None:
         """
         Args:
@@ -171,6 +177,7 @@ class Assembler:
             key_layouts: by (trigger, relation OID), what the keys of its events were made of last. Hand the same
                 mapping to the assembler of the next stream while events of this one are still undelivered; then a
                 changed layout is noticed there too.
+            execution: how rows are written.
         """
         self.database = database
         self.system_identifier = system_identifier
@@ -190,6 +197,7 @@ class Assembler:
         self._catalog = types
         self._lacks = lacks
         self._key_layouts = {} if key_layouts is None else key_layouts
+        self._execution = execution
 
         self._announced: dict[int, TypeMessage] = {}
         self._relations: dict[int, _Version] = {}
@@ -200,6 +208,8 @@ class Assembler:
         self._ordinal = 0
         self._counted = 0
         self._stamp = _NO_STAMP
+        reader = execution.reader
+        self._loop = self._consume if reader is None else reader(self, _NO_WRITERS).consume
 
     @property
     def changes(self) -> int:
@@ -223,34 +233,37 @@ class Assembler:
             MalformedMessage: bytes that do not parse.
             UnexpectedMessage: a message at a moment when it can't be.
         """
-        # Rows come first and fast: whatever is no row of a known relation inside a transaction misses in `ready`.
-        ordinal, stamp, ready = self._ordinal, self._stamp, self._ready.get
         self.lookup = None
         frames = iter(frames)
-        payload = b""
+        try:
+            self._loop(frames)
+        except _CatalogTooOldError as stop:
+            return [stop.frame, *frames]
+        return ()
+
+    def _consume(self, frames: Iterable[memoryview | bytes]) -> None:
+        """The loop over the frames; `Reader` in `_rows.pyx` is the same in compiled code, over the same attributes."""
+        # Rows come first and fast: whatever is no row of a known relation inside a transaction misses in `ready`.
+        ordinal, stamp, ready = self._ordinal, self._stamp, self._ready.get
         try:
             for frame in frames:
                 payload = frame if type(frame) is bytes else frame.tobytes()  # type: ignore[union-attr] # not bytes
                 writer = ready(payload[ROW_KEY])
                 if writer is not None and payload[0] == XLOG_DATA:
-                    encode, appends = writer
+                    encode, inboxes = writer
                     try:
                         event = encode(payload, ordinal, stamp)
                     except GAVE_UP:
                         self._ordinal = ordinal
                         self._write_plainly(payload)
                     else:
-                        for append in appends:
-                            append(event)  # type: ignore[arg-type] # with appends there is an event
+                        for inbox in inboxes:
+                            inbox.append(event)  # type: ignore[arg-type] # with inboxes there is an event
                     ordinal += 1
                 else:
                     self._ordinal = ordinal
                     self._take(payload)
                     ordinal, stamp, ready = self._ordinal, self._stamp, self._ready.get
-        except _CatalogTooOldError:
-            return [payload, *frames]
-        else:
-            return ()
         finally:
             self._ordinal = ordinal
 
@@ -284,7 +297,7 @@ class Assembler:
                 self._row(message, frame)
                 self._ordinal += 1
             case RelationMessage():
-                self._need_catalog(message)
+                self._need_catalog(message, payload)
                 self._describe(message)
             case TypeMessage():
                 self._announced[message.oid] = message
@@ -332,7 +345,7 @@ class Assembler:
 
     # Relations
 
-    def _need_catalog(self, message: RelationMessage) -> None:
+    def _need_catalog(self, message: RelationMessage, payload: bytes) -> None:
         """Raises _CatalogTooOldError, having changed nothing but `lookup`."""
         if self.transaction is None:
             return  # the server describes a relation just before a row of it
@@ -341,7 +354,7 @@ class Assembler:
             return
         if message.namespace not in self._excluded_schemas and self._ask_routes(message):
             self.lookup = lookup
-            raise _CatalogTooOldError
+            raise _CatalogTooOldError(payload)
 
     def _describe(self, message: RelationMessage) -> None:
         primary_key = self._primary_keys(message.oid) if message.replica_identity in "fn" else None
@@ -383,7 +396,10 @@ class Assembler:
             wanting = [route for route in routes if operation in route.operations]
             shapes = dict.fromkeys(route.shape for route in wanting)
             groups[operation] = tuple(
-                _Group(plans[shape], tuple(route for route in wanting if route.shape == shape)) for shape in shapes
+                _Group(
+                    plans[shape], tuple(route for route in wanting if route.shape == shape), execution=self._execution
+                )
+                for shape in shapes
             )
         return groups
 
@@ -417,21 +433,21 @@ class Assembler:
             return
         key = row_key(kind, version.message.oid, len(version.message.columns))
         if not groups:
-            self._writers[key] = self._careful[key] = (step_over_row, ())
+            self._writers[key] = self._careful[key] = (self._execution.step_over_row, ())
             return
         self._writers[key] = self._careful[key] = (self._distributor(version, groups, kind), ())
         routes = groups[0].routes
         if len(groups) > 1 or any(route.accept or route.trigger in version.barriers for route in routes):
             return
-        appends = tuple(route.inbox.append for route in routes)
+        inboxes = tuple(route.inbox for route in routes)
         group = groups[0]
 
         def first(payload: bytes, ordinal: int, stamp: Stamp) -> Event:
             encode = group.encoder(kind)
-            self._writers[key] = (encode, appends)
+            self._writers[key] = (encode, inboxes)
             return encode(payload, ordinal, stamp)
 
-        self._writers[key] = (first, appends)
+        self._writers[key] = (first, inboxes)
 
     def _distributor(
         self, version: _Version, groups: tuple[_Group, ...], kind: bytes
@@ -445,7 +461,7 @@ class Assembler:
                 if routes:
                     made.append((group.encoder(kind)(payload, ordinal, stamp), routes))
             if not made:
-                step_over_row(payload, ordinal, stamp)
+                self._execution.step_over_row(payload, ordinal, stamp)
             self._distribute(version, made)
 
         return distribute

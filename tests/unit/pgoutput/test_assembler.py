@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from bridge.errors import MalformedMessage, ProtocolError, UnexpectedMessage
 from bridge.lsn import LSN
 from bridge.pgoutput import assembler as assembler_module
 from bridge.pgoutput.assembler import Assembler, Route
+from bridge.pgoutput.execution import DEFAULT, Execution
 from bridge.pgoutput.messages import RelationMessage
 from bridge.pgoutput.values import CatalogType
 from bridge.testing import wire
@@ -37,6 +39,7 @@ class Bench:
     routes: dict[str, dict] = field(default_factory=lambda: {"t": {}})
     message_prefixes: tuple[str, ...] = ()
     arguments: dict = field(default_factory=dict)
+    execution: ClassVar[Execution] = DEFAULT
     asked: list[RelationMessage] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -47,6 +50,7 @@ class Bench:
             start_lsn=self.arguments.pop("start_lsn", 0x800),
             routes=self.routes_of,
             message_routes=lambda prefix: self.routes_of(None) if prefix in self.message_prefixes else (),
+            execution=self.execution,
             **self.arguments,
         )
 
@@ -72,6 +76,11 @@ class Bench:
         before = len(inbox)
         self.assembler.consume([memoryview(wire.xlog_data(message, start=0xABC)) for message in messages])
         return inbox[before:]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _both_ways(execution: Execution) -> None:
+    Bench.execution = execution
 
 
 def transaction(*messages: bytes, at: int | None = None) -> list[bytes]:

@@ -9,6 +9,7 @@ import pytest
 from bridge.change import Event, Position
 from bridge.lsn import LSN
 from bridge.pgoutput.assembler import Assembler, Route
+from bridge.pgoutput.execution import DEFAULT, Execution
 from bridge.pgoutput.lookup import Lookup
 from bridge.pgoutput.messages import RelationMessage
 from bridge.pgoutput.values import CatalogType
@@ -23,6 +24,8 @@ TYPED = wire.relation(16388, "public", "typed", [("id", INT4, True), ("a", ARRAY
 
 
 class Bench:
+    execution: Execution = DEFAULT
+
     def __init__(self, *, tables: tuple[str, ...] = ("plain", "full_one", "nothing", "typed")) -> None:
         self.inbox: list[Event] = []
         self.known: set[Lookup] = set()
@@ -40,6 +43,7 @@ class Bench:
             primary_keys=self.keys.get,
             types=self.types.get,
             lacks=self.lacks,
+            execution=self.execution,
         )
 
     def routes(self, relation: RelationMessage) -> list[Route]:
@@ -50,6 +54,11 @@ class Bench:
     def lacks(self, lookup: Lookup) -> bool:
         self.asked.append(lookup)
         return lookup not in self.known
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _both_ways(execution: Execution) -> None:
+    Bench.execution = execution
 
 
 def frames(*messages: bytes) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""What stands in an event, and the generated code held to the plain form."""
+"""What stands in an event, and every fast way held to the plain one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from bridge.change import UNCHANGED, Event, Transaction
 from bridge.errors import ProtocolError, UnexpectedMessage
 from bridge.lsn import LSN
-from bridge.pgoutput.compiled import compile_row, step_over_row
+from bridge.pgoutput.compiled import compile_row
 from bridge.pgoutput.decoder import decode
+from bridge.pgoutput.execution import GENERATED, NATIVE, Execution
 from bridge.pgoutput.frames import XLOG_DATA_HEADER_BYTES, to_unix_seconds
 from bridge.pgoutput.messages import Column, RelationMessage
 from bridge.pgoutput.plan import Plan, make_stamp
@@ -45,8 +46,11 @@ def plan_of(relation: RelationMessage, shape: Shape | None = None, **arguments) 
     return Plan(relation, shape or Shape(), database="shop", **arguments)
 
 
+WAYS = [way for way in (GENERATED, NATIVE) if way is not None]
+
+
 def encode(plan: Plan, message: bytes, ordinal: int = 3) -> Event:
-    """The plain way, and the generated one where there is one, which must agree."""
+    """The plain way, and the fast ones where they take it, which must agree."""
     event = plan.encode(decode(message), ordinal, STAMP)
     fast = encode_fast(plan, message, ordinal)
     if fast is not None:
@@ -55,13 +59,21 @@ def encode(plan: Plan, message: bytes, ordinal: int = 3) -> Event:
 
 
 def encode_fast(plan: Plan, message: bytes, ordinal: int = 3) -> Event | None:
+    """What every fast way gives; None if they give up."""
     frame = wire.xlog_data(message)
     kind = message[:1] + message[5:6]
     if kind not in KINDS or not compilable(plan, kind):
         return None
     assert frame[ROW_KEY] == row_key(kind, plan.relation.oid, len(plan.relation.columns))
+    events = [encode_by(way, plan, kind, frame, ordinal) for way in WAYS]
+    assert events == [events[0]] * len(WAYS)
+    assert all(type(event) is type(events[0]) for event in events)
+    return events[0]
+
+
+def encode_by(way: Execution, plan: Plan, kind: bytes, frame: bytes, ordinal: int) -> Event | None:
     try:
-        return compile_row(plan, kind)(frame, ordinal, STAMP)
+        return way.compile_row(plan, kind)(frame, ordinal, STAMP)
     except GAVE_UP:
         return None
 
@@ -367,7 +379,7 @@ def test_no_byte_of_any_text_is_lost(raw):
     assert event["record"]["name"].encode(encoding) == raw
 
 
-# The generated code is held to the plain form
+# The fast ways are held to the plain one
 
 PRINTABLE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 VALUES = {
@@ -447,7 +459,7 @@ def changes(draw):
 
 @settings(max_examples=300, deadline=None)
 @given(changes())
-def test_generated_code_gives_the_plain_forms_events(change):
+def test_every_fast_way_gives_the_plain_ways_events(change):
     plan, message, ordinal = change
     event = plan.encode(decode(message), ordinal, STAMP)
     fast = encode_fast(plan, message, ordinal)
@@ -461,7 +473,7 @@ def test_generated_code_gives_the_plain_forms_events(change):
 
 @settings(deadline=None)
 @given(plans(), st.data())
-def test_generated_code_takes_every_usual_row(plan, data):
+def test_the_fast_ways_take_every_usual_row(plan, data):
     """It may leave to the plain way only what is rare."""
     row = [
         value.encode() if isinstance(value, str) else value for value in data.draw(rows(plan.relation, unchanged=False))
@@ -487,7 +499,7 @@ def is_utf8(raw: bytes) -> bool:
 
 @settings(max_examples=150, deadline=None)
 @given(changes(), st.data())
-def test_generated_code_reads_no_damaged_row_that_the_decoder_refuses(change, data):
+def test_no_fast_way_reads_a_damaged_row_that_the_decoder_refuses(change, data):
     plan, message, ordinal = change
     damaged = bytearray(message)
     for _ in range(data.draw(st.integers(1, 3))):
@@ -506,10 +518,11 @@ def test_generated_code_reads_no_damaged_row_that_the_decoder_refuses(change, da
     [wire.insert(OID, JANE), wire.update(OID, JANE), wire.update(OID, JANE, old=JOHN), wire.delete(OID, old=JOHN), wire.delete(OID, key=("7", None, None, None, None))],
     ids=["insert", "update", "update under full", "delete under full", "delete by key"],
 )  # fmt: skip
-def test_generated_code_gives_up_on_a_row_cut_at_any_byte_or_with_one_too_many(message):
+def test_a_fast_way_gives_up_on_a_row_cut_at_any_byte_or_with_one_too_many(message, execution):
     relation = users("f") if message[5:6] == b"O" else users()
     plan = plan_of(relation, primary_key=("id",))
-    encode_row = compile_row(plan, message[:1] + message[5:6])
+    encode_row = execution.compile_row(plan, message[:1] + message[5:6])
+    step_over_row = execution.step_over_row
     frame = wire.xlog_data(message)
     assert encode_row(frame, 0, STAMP)
     step_over_row(frame, 0, STAMP)
@@ -526,14 +539,16 @@ def test_generated_code_gives_up_on_a_row_cut_at_any_byte_or_with_one_too_many(m
 @example(wire.insert(OID, JANE))
 @given(changes().map(lambda change: change[1]))
 def test_rows_stepped_over_are_framed_as_the_decoder_wants(message):
-    step_over_row(wire.xlog_data(message), 0, STAMP)
+    for way in WAYS:
+        way.step_over_row(wire.xlog_data(message), 0, STAMP)
     for damaged in (message + b"x", message[:-1], message.replace(b"t", b"x") if b"t" in message[8:] else message[:-1]):
         try:
             decode(damaged)
         except ProtocolError:
             if len(damaged) >= 8:
-                with pytest.raises(GAVE_UP):
-                    step_over_row(wire.xlog_data(damaged), 0, STAMP)
+                for way in WAYS:
+                    with pytest.raises(GAVE_UP):
+                        way.step_over_row(wire.xlog_data(damaged), 0, STAMP)
 
 
 def test_relations_that_look_alike_share_their_code():

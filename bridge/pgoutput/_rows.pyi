@@ -1,0 +1,19 @@
+# Types of the extension module; its source is `_rows.pyx`.
+
+from collections.abc import Iterable
+from typing import Any
+
+from bridge.change import Event
+from bridge.pgoutput.plan import Plan, Stamp
+from bridge.pgoutput.program import Program
+
+class RowWriter:
+    def __init__(self, program: Program) -> None: ...
+    def __call__(self, frame: memoryview | bytes, ordinal: int, stamp: Stamp) -> Event: ...
+
+class Reader:
+    def __init__(self, assembler: object, no_writers: dict[bytes, Any]) -> None: ...
+    def consume(self, frames: Iterable[memoryview | bytes]) -> None: ...
+
+def compile_row(plan: Plan, kind: bytes) -> RowWriter: ...
+def step_over_row(frame: memoryview | bytes, ordinal: int, stamp: Stamp) -> None: ...
