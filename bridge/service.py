@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 import random
 import signal
 from collections import Counter
@@ -43,9 +44,10 @@ from bridge.errors import (
 from bridge.lsn import LSN
 from bridge.observe import log as events
 from bridge.observe.metrics import Metrics
-from bridge.observe.status import ServiceState, ServiceStatus, SlotStatus
+from bridge.observe.status import SchemaChangeStatus, ServiceState, ServiceStatus, SlotStatus
 from bridge.pgoutput.assembler import Assembler
 from bridge.pgoutput.plan import KeyLayout
+from bridge.pgoutput.schema_version import RelationHistory
 from bridge.pipeline import Pipeline
 from bridge.rds import connection_string
 from bridge.replay import Replay, ReplayPlan
@@ -65,6 +67,8 @@ FIRST_RECONNECT_PAUSE_SECONDS = 0.2
 LONGEST_RECONNECT_PAUSE_SECONDS = 15.0
 MOST_STATUS_INTERVAL_SECONDS = 10.0
 WATCH_PAUSE_SECONDS = 10.0
+MOST_CHANGED_TABLES = 100
+"""That a status lists."""
 
 log = structlog.get_logger("pgbridge.service")
 
@@ -115,6 +119,7 @@ class Service:
         self._catalog: catalog.CatalogReader | None = None
         self._pipeline: Pipeline | None = None
         self._key_layouts: dict[tuple[str, int], KeyLayout] = {}
+        self._history = RelationHistory()
         self._stop = asyncio.Event()
         self._bug: BaseException | None = None
         self._state = ServiceState.STARTING
@@ -189,7 +194,8 @@ class Service:
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
 
     def _become(self, state: ServiceState, reason: str | None) -> None:
         if state is self._state and reason == self._reason:
@@ -272,6 +278,7 @@ class Service:
             types=facts.type_of,
             lacks=facts.lacks,
             key_layouts=self._key_layouts,
+            history=self._history,
             excluded_schemas=frozenset({self.settings.store.schema_}),
         )
         self._catalog = catalog.CatalogReader(facts, self._source_dsn)
@@ -367,6 +374,22 @@ class Service:
             reconnects=max(self._sessions - 1, 0),
             last_message_at=last_message_at,
             triggers=self._roster.status(received, filtered, self._seen.dead_letters),
+            schema_changes=self._history.total,
+            changed_tables=self._changed_tables(),
+        )
+
+    def _changed_tables(self) -> tuple[SchemaChangeStatus, ...]:
+        newest = heapq.nlargest(MOST_CHANGED_TABLES, self._history.last.values(), key=lambda change: change.position)
+        return tuple(
+            SchemaChangeStatus(
+                change.table,
+                change.schema_version,
+                change.previous_version,
+                change.what,
+                change.position.commit_lsn,
+                change.committed_at,
+            )
+            for change in newest
         )
 
     def pause_trigger(self, name: str) -> None:

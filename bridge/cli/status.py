@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 ASK_SECONDS: Final = 3.0
 """How long a process of this machine may take to answer before the database is asked instead."""
 
+MOST_CHANGED_TABLES: Final = 10
+"""Shown to people; as JSON all are there."""
+
 MOST_ANSWER_BYTES: Final = 4 << 20
 
 
@@ -217,7 +220,9 @@ _NUMBERS: Final = frozenset(range(2, len(_HEADER)))
 
 
 # What only the process knows: not 0 but unknown where it was not asked.
-_OF_THE_PROCESS: Final = ("version", "buffered_bytes", "polled_changes", "reconnects")
+_OF_THE_PROCESS: Final = (
+    "version", "buffered_bytes", "polled_changes", "reconnects", "schema_changes", "changed_tables",
+)  # fmt: skip
 _OF_THE_PROCESS_BY_TRIGGER: Final = (
     "waiting", "waiting_bytes", "in_flight", "retrying", "delivered", "filtered", "dead_lettered", "failed_invocations",
 )  # fmt: skip
@@ -259,6 +264,12 @@ def render(answer: Answer, now: float) -> Iterator[str]:
         elif trigger.last_error:
             when = "" if trigger.last_error_at is None else f" {duration(max(0.0, now - trigger.last_error_at))} ago"
             yield f"{trigger.name} last failed{when}: {on_one_line(trigger.last_error)}"
+    for change in status.changed_tables[:MOST_CHANGED_TABLES]:
+        when = duration(max(0.0, now - change.committed_at))
+        what = on_one_line("; ".join(change.what))
+        yield f"{on_one_line(change.table)} changed {when} ago to version {change.schema_version}: {what}"
+    if len(status.changed_tables) > MOST_CHANGED_TABLES:
+        yield f"and {len(status.changed_tables) - MOST_CHANGED_TABLES} tables before, see --json"
 
 
 def _row(trigger: TriggerStatus, answer: Answer) -> tuple[str, ...]:

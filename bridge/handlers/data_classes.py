@@ -39,6 +39,10 @@ class ChangeMetadata(DictWrapper):
         return None if self.table_name is None else f"{self.table_schema}.{self.table_name}"
 
     @property
+    def schema_version(self) -> str | None:
+        return self.get("schema_version")
+
+    @property
     def commit_lsn(self) -> int:
         return cast("int", self["commit_lsn"])
 

@@ -35,6 +35,8 @@ class Metadata(_Quiet):
     table_schema: str | None = None
     """None for logical messages, which belong to no table; likewise `table_name`."""
     table_name: str | None = None
+    schema_version: str | None = None
+    """The same as long as the table is described in the same way. None for logical messages."""
     commit_lsn: int
     """Where the commit record starts, as a number; never above 2**64 - 1."""
     commit_idx: int

@@ -37,6 +37,7 @@ SLOT_RETAINED_BYTES: Final = "pgbridge_slot_retained_bytes"
 SLOT_SAFE_WAL_BYTES: Final = "pgbridge_slot_safe_wal_bytes"
 CONFIRMED_LSN: Final = "pgbridge_confirmed_lsn"
 RECEIVED_LSN: Final = "pgbridge_received_lsn"
+SCHEMA_CHANGES: Final = "pgbridge_schema_changes_total"
 RECONNECTS: Final = "pgbridge_reconnects_total"
 STREAMING: Final = "pgbridge_streaming"
 INFO: Final = "pgbridge_info"
@@ -114,6 +115,7 @@ def _of_service(status: ServiceStatus) -> Iterable[GaugeMetricFamily | CounterMe
     yield info
     yield CounterMetricFamily(POLLED_CHANGES, "Changes read from the slot.", value=status.polled_changes)
     yield CounterMetricFamily(RECONNECTS, "Connections to the source after the first.", value=status.reconnects)
+    yield CounterMetricFamily(SCHEMA_CHANGES, "Tables described differently from before.", value=status.schema_changes)
     yield from _gauge(STREAMING, "1 while the slot is being read.", status.state is ServiceState.STREAMING)
     yield from _gauge(BUFFERED_BYTES, "Bytes of changes held in memory.", status.buffered_bytes)
     yield from _gauge(RECEIVED_LSN, "Position read from the slot, in bytes of WAL.", status.received_lsn)

@@ -99,6 +99,22 @@ class TriggerStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class SchemaChangeStatus:
+    """The last time that a table was described differently from before."""
+
+    table: str
+    schema_version: str
+    """As in the metadata of its events since then."""
+    previous_version: str
+    what: tuple[str, ...]
+    """In words: `column age added (int4)`."""
+    commit_lsn: LSN
+    """Of the transaction with the first change of the new version."""
+    committed_at: float
+    """When that was committed, in seconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceStatus:
     """The whole process."""
 
@@ -124,6 +140,10 @@ class ServiceStatus:
     last_message_at: float | None = None
     """When the server was last heard, in seconds since 1970."""
     triggers: tuple[TriggerStatus, ...] = field(default=())
+    schema_changes: int = 0
+    """Tables' descriptions that differed from the one before, noticed by this process."""
+    changed_tables: tuple[SchemaChangeStatus, ...] = field(default=())
+    """The last change of each table that changed while this process ran, the newest first, at most 100."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: LSNs as text, states as their names."""
@@ -164,6 +184,16 @@ class ServiceStatus:
                             }
                         )
                         for trigger in document.get("triggers", ())
+                    ),
+                    "changed_tables": tuple(
+                        SchemaChangeStatus(
+                            **{
+                                **_known(SchemaChangeStatus, change),
+                                "what": tuple(change["what"]),
+                                "commit_lsn": LSN.parse(change["commit_lsn"]),
+                            }
+                        )
+                        for change in document.get("changed_tables", ())
                     ),
                 }
             )

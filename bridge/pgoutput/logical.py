@@ -41,8 +41,8 @@ def encode_message(message: LogicalMessage, database: str, shape: Shape, ordinal
             % (event_id, orjson.dumps(message.prefix)),
             content,
             b',"encoding":"%b"},"changes":null,' % encoding,
-            b'"metadata":{"source":"pgbridge","database":%b,"table_schema":null,"table_name":null,"commit_lsn":'
-            % orjson.dumps(database),
+            b'"metadata":{"source":"pgbridge","database":%b,"table_schema":null,"table_name":null,'
+            b'"schema_version":null,"commit_lsn":' % orjson.dumps(database),
             lsn,
             b"%d" % ordinal,
             times,

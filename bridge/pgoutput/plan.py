@@ -8,8 +8,8 @@ takes the rows that the fast one leaves to it (rare message kinds, text that is 
 An event's body, in this order (the trigger's own tail follows, see `triggers/envelope.py`):
 
     {"id":…,"action":…,"record":{…},"changes":{…}|null,"metadata":{"source":"pgbridge","database":…,"table_schema":…,
-     "table_name":…,"commit_lsn":…,"commit_idx":…,"commit_timestamp":…,"transaction_id":…,"keys":{…},"old_keys":{…}|null,
-     "unavailable":[…],
+     "table_name":…,"schema_version":…,"commit_lsn":…,"commit_idx":…,"commit_timestamp":…,"transaction_id":…,
+     "keys":{…},"old_keys":{…}|null,"unavailable":[…],
 
 - `record` is the new row, or for a delete the old one as far as it was sent. Columns that were not sent are absent
   and listed in `unavailable`.
@@ -51,6 +51,7 @@ from bridge.pgoutput.messages import (
     TypeMessage,
     Update,
 )
+from bridge.pgoutput.schema_version import Description
 from bridge.pgoutput.values import Encoder, TypeCatalog, ValueType, encoder_of, no_catalog, resolve
 from bridge.triggers.shape import Shape
 
@@ -153,8 +154,14 @@ class Plan:
         if self.insert_only:
             self.table_key = None
         self.metadata = (
-            b'"metadata":{"source":"pgbridge","database":%b,"table_schema":%b,"table_name":%b,"commit_lsn":'
-            % (orjson.dumps(database), orjson.dumps(relation.namespace), orjson.dumps(relation.name))
+            b'"metadata":{"source":"pgbridge","database":%b,"table_schema":%b,"table_name":%b,'
+            b'"schema_version":"%b","commit_lsn":'
+            % (
+                orjson.dumps(database),
+                orjson.dumps(relation.namespace),
+                orjson.dumps(relation.name),
+                Description.of(relation, announced or {}).schema_version.encode("ascii"),
+            )
         )
         """From the metadata's start up to commit_lsn's value."""
 

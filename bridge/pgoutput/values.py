@@ -199,7 +199,7 @@ _BUILT_IN_ARRAYS: Final[Mapping[int, int]] = {
 _BOX: Final = 603  # the one built-in type whose arrays have a delimiter of their own
 
 
-def _built_in() -> tuple[dict[int, ValueType], dict[str, ValueType]]:
+def _built_in() -> tuple[dict[int, ValueType], dict[int, str]]:
     by_oid = {oid: ValueType(form, fixed_length=fixed) for oid, _, form, fixed in _BUILT_IN}
     names = {oid: name for oid, name, _, _ in _BUILT_IN}
     for oid, name, element in ((22, "int2vector", 21), (30, "oidvector", 26)):
@@ -208,12 +208,13 @@ def _built_in() -> tuple[dict[int, ValueType], dict[str, ValueType]]:
     for oid, element in _BUILT_IN_ARRAYS.items():
         by_oid[oid] = ValueType(Form.ARRAY, by_oid[element], b";" if element == _BOX else b",")
         names[oid] = "_" + names[element]
-    return by_oid, {name: by_oid[oid] for oid, name in names.items()}
+    return by_oid, names
 
 
-BUILT_IN_BY_OID, BUILT_IN_BY_NAME = _built_in()
+BUILT_IN_BY_OID, BUILT_IN_NAMES = _built_in()
+BUILT_IN_BY_NAME: Final = {name: BUILT_IN_BY_OID[oid] for oid, name in BUILT_IN_NAMES.items()}
 
-_FIRST_OID_AFTER_BUILT_IN: Final = 10_000  # FirstGenbkiObjectId: from here on Type messages are sent
+FIRST_OID_AFTER_BUILT_IN: Final = 10_000  # FirstGenbkiObjectId: from here on Type messages are sent
 
 
 def resolve(
@@ -231,7 +232,7 @@ def resolve(
 
 
 def _resolve(oid: int, announced: Mapping[int, TypeMessage], catalog: TypeCatalog, depth: int) -> ValueType:
-    if oid < _FIRST_OID_AFTER_BUILT_IN:
+    if oid < FIRST_OID_AFTER_BUILT_IN:
         return BUILT_IN_BY_OID.get(oid, _TEXT)
     message = announced.get(oid)
     if message is not None and message.namespace == "pg_catalog":
@@ -251,7 +252,7 @@ def _resolve(oid: int, announced: Mapping[int, TypeMessage], catalog: TypeCatalo
 
 def is_told_by_the_stream(type_oid: int, announced: Mapping[int, TypeMessage]) -> bool:
     """Whether `resolve` needs no catalog for this type: it is built in, or announced as a domain over such a one."""
-    if type_oid < _FIRST_OID_AFTER_BUILT_IN:
+    if type_oid < FIRST_OID_AFTER_BUILT_IN:
         return True
     message = announced.get(type_oid)
     return message is not None and message.namespace == "pg_catalog"

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from bridge.cli.status import Answer, as_document, render
 from bridge.lsn import LSN
-from bridge.observe.status import ServiceState, ServiceStatus, SlotStatus, TriggerState, TriggerStatus
+from bridge.observe.status import (
+    SchemaChangeStatus,
+    ServiceState,
+    ServiceStatus,
+    SlotStatus,
+    TriggerState,
+    TriggerStatus,
+)
 
 NOW = 1_000_000.0
 
@@ -18,6 +25,10 @@ BY_PROCESS = Answer(
         confirmed_lsn=LSN.parse("16/B374D500"),
         buffered_bytes=1024,
         buffer_limit_bytes=1 << 27,
+        schema_changes=12,
+        changed_tables=(
+            SchemaChangeStatus("public.users", "98dd23ed2d2027e7", "0123456789abcdef", ("column age added (int4)", "column \x1b dropped"), LSN(7), NOW - 60),
+        ) * 12,
         triggers=(
             TriggerStatus("email", "lambda:f", lag_seconds=0.2, lag_bytes=4096, waiting=14, in_flight=2, delivered=10_277,
                           dead_letters=0, last_error="timed out", last_error_at=NOW - 12),
@@ -53,6 +64,9 @@ def test_a_running_process_is_shown_whole():
         "hook     paused       -        -        0          0         0          0             3",
         "email last failed 12 s ago: timed out",
         "hook is paused: HTTP 401\\x1b[31m; check auth",
+        *["public.users changed 60 s ago to version 98dd23ed2d2027e7: column age added (int4); column \\x1b dropped"]
+        * 10,
+        "and 2 tables before, see --json",
     ]
 
 

@@ -42,9 +42,9 @@ def test_deletes_by_key_and_truncates_are_told_apart_by_a_union(make_event):
 
 def test_members_of_later_versions_are_kept(make_event):
     raw = make_event()
-    raw["metadata"]["schema_version"] = 4
+    raw["metadata"]["shard"] = 4
 
-    assert Event.model_validate(raw).metadata.schema_version == 4
+    assert Event.model_validate(raw).metadata.shard == 4
 
 
 @pytest.mark.parametrize("show", [repr, str])

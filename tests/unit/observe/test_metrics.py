@@ -20,6 +20,7 @@ STATUS = ServiceStatus(
     buffered_bytes=7,
     polled_changes=11,
     reconnects=2,
+    schema_changes=4,
     triggers=(
         TriggerStatus("a", "lambda:a", lag_seconds=1.5, delivered=5, dead_lettered=1, filtered=3, in_flight=2, waiting=4,
                       waiting_bytes=90, retrying=1, dead_letters=6),
@@ -55,6 +56,7 @@ def test_totals_and_gauges_come_from_the_snapshot():
     }
     assert (found[names.RECEIVED_LSN, None], found[names.CONFIRMED_LSN, None]) == (200, 100)
     assert (found[names.STREAMING, None], found[names.INFO, None]) == (1, 1)
+    assert found[names.SCHEMA_CHANGES, None] == 4
 
 
 def test_what_is_not_known_is_absent_and_not_zero():

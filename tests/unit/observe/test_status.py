@@ -6,7 +6,14 @@ import orjson
 import pytest
 
 from bridge.lsn import LSN
-from bridge.observe.status import ServiceState, ServiceStatus, SlotStatus, TriggerState, TriggerStatus
+from bridge.observe.status import (
+    SchemaChangeStatus,
+    ServiceState,
+    ServiceStatus,
+    SlotStatus,
+    TriggerState,
+    TriggerStatus,
+)
 
 STATUS = ServiceStatus(
     ServiceState.RECONNECTING,
@@ -14,6 +21,8 @@ STATUS = ServiceStatus(
     slot=SlotStatus("s", True, "reserved", 1, None, LSN(0x16B374D848), LSN(5), 180006),
     received_lsn=LSN(0x16B374D848),
     triggers=(TriggerStatus("t", "lambda:f", TriggerState.PAUSED, "why", checkpoint_lsn=LSN(7)),),
+    schema_changes=3,
+    changed_tables=(SchemaChangeStatus("public.t", "a" * 16, "b" * 16, ("column x added (int4)",), LSN(6), 5.5),),
 )
 
 
@@ -37,7 +46,7 @@ def test_what_a_newer_process_adds_is_left_out():
 @pytest.mark.parametrize(
     "document",
     [{}, [], "x", None, {"state": "nonsense"}, {"state": "streaming", "triggers": [{}]}, {"state": "streaming", "slot": 5},
-     {"state": "streaming", "received_lsn": "x"}, {"state": "streaming", "triggers": 7}],
+     {"state": "streaming", "received_lsn": "x"}, {"state": "streaming", "triggers": 7}, {"state": "streaming", "changed_tables": [{}]}],
 )  # fmt: skip
 def test_what_is_no_status_is_a_value_error(document):
     with pytest.raises(ValueError, match=r"status|LSN|state|State|valid"):

@@ -490,7 +490,9 @@ def test_a_relation_that_changes_in_mid_transaction_is_read_by_its_newest_descri
     assert events[2].table == "public.people"
     assert positions(events) == [(0x1000, 0), (0x1000, 1), (0x1000, 2)]
     assert bench.assembler.relation_versions == 3
-    assert bench.assembler.last_relation.name == "people"
+    change = bench.assembler.history.last["public.people"]
+    assert change.what == ("renamed from public.users", "column name renamed to full_name", "column age dropped")
+    assert change.position == Position(LSN(0x1000), 2)
     with pytest.raises(UnexpectedMessage):
         bench.take(wire.begin(0x2000), wire.insert(USERS, ("2", "x", "30")))  # as wide as it was
 

@@ -94,8 +94,9 @@ def test_an_insert_is_written_as_the_contract_shows_it():
     assert event.body.decode() == (
         '{"id":"0000000001A2B3C0-0000000003","action":"insert",'
         '"record":{"id":7,"name":"Jane","bio":"long","balance":"12.50","seen":"2026-11-22T05:37:00.5Z"},"changes":null,'
-        '"metadata":{"source":"pgbridge","database":"shop","table_schema":"public","table_name":"users","commit_lsn":27440064,'
-        '"commit_idx":3,"commit_timestamp":"2026-11-22T10:45:21.123456Z","transaction_id":743,'
+        '"metadata":{"source":"pgbridge","database":"shop","table_schema":"public","table_name":"users",'
+        '"schema_version":"98dd23ed2d2027e7","commit_lsn":27440064,"commit_idx":3,'
+        '"commit_timestamp":"2026-11-22T10:45:21.123456Z","transaction_id":743,'
         '"keys":{"id":7},"old_keys":null,"unavailable":[],'
     )
     assert event[:7] == (
