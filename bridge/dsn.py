@@ -39,6 +39,9 @@ _TRUSTED: Final = (
 )
 
 
+_HIGHEST_PORT: Final = 65535
+
+
 def parse(dsn: str, *, setting: str = "source.dsn") -> dict[str, str]:
     """
     The parameters of a libpq connection string or URI.
@@ -47,15 +50,27 @@ def parse(dsn: str, *, setting: str = "source.dsn") -> dict[str, str]:
         ConfigError: it is neither; says so without quoting it.
     """
     try:
-        parameters = conninfo_to_dict(dsn)
+        given = conninfo_to_dict(dsn)
     except psycopg.ProgrammingError:
         # libpq's message quotes the part that it could not read, which may be the password: dropped, chain and all.
-        raise ConfigError(
-            f"{setting} is not a PostgreSQL connection string",
-            remedy="write postgresql://user:password@host:5432/database with special characters percent-encoded,"
-            " or host=… port=… dbname=… user=… password=…",
-        ) from None
-    return {name: str(value) for name, value in parameters.items() if value is not None}
+        raise _unreadable(setting) from None
+    parameters = {name: str(value) for name, value in given.items() if value is not None}
+    if not all(_is_port(port) for port in parameters.get("port", "").split(",")):
+        # libpq looks at it only when it connects; here it may be the rest of a password with a colon in it.
+        raise _unreadable(setting)
+    return parameters
+
+
+def _unreadable(setting: str) -> ConfigError:
+    return ConfigError(
+        f"{setting} is not a PostgreSQL connection string",
+        remedy="write postgresql://user:password@host:5432/database with special characters percent-encoded,"
+        " or host=… port=… dbname=… user=… password=…",
+    )
+
+
+def _is_port(text: str) -> bool:
+    return not text or (text.isascii() and text.isdigit() and 0 < int(text) <= _HIGHEST_PORT)
 
 
 def environment() -> dict[str, str]:

@@ -28,7 +28,9 @@ from bridge.source.session import PINNED, pin
 FLOWING_FRAMES_PER_SECOND: Final = 20_000
 _RATE_WINDOW_SECONDS: Final = 0.002
 
-# Measured with benchmarks of this reader on a backlog over loopback TCP: see `open`.
+# 300,000 rows of 7 columns from a backlog over loopback, on two busy cores: the client's CPU is 3.4 us a row without a
+# pause and 2.2 to 2.3 with 0.5 to 2 ms, from a fifteenth of the calls. Above 1 ms a unix socket's small buffer is full
+# before the pause ends, and the rate falls by a third at 2 ms. 1,000 single-row commits a second never come to pausing.
 DEFAULT_PAUSE_SECONDS: Final = 0.001
 
 # libpq reads no more than its buffer has room for, and starts with 16 KB; the buffer doubles to hold the largest
