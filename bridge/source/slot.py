@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bridge import dsn as dsns
 from bridge.lsn import LSN
 from bridge.source.commands import quote_literal
-from bridge.source.libpq import Wire
 from bridge.source.queries import Queries
-
-CONNECT_TIMEOUT_SECONDS = 10.0
+from bridge.source.session import connected
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +86,8 @@ async def look(dsn: str, name: str) -> SlotState | None:
     Raises:
         SourceError: the server is out of reach, or refused.
     """
-    wire = await Wire.open(dsns.complete(dsn, application_name="pgbridge status"), CONNECT_TIMEOUT_SECONDS)
-    try:
-        return await inspect(wire, name)
-    finally:
-        wire.close()
+    async with connected(dsn, application_name="pgbridge status") as session:
+        return await inspect(session, name)
 
 
 def _number(text: str | None) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import os
 import signal
 import struct
@@ -12,6 +13,10 @@ from collections.abc import AsyncIterator, Callable
 
 import psycopg
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from psycopg import sql
 
 from bridge.errors import (
@@ -371,6 +376,76 @@ class TestStream:
             assert await first == [2]
 
 
+@pytest.fixture
+def encrypted(system_postgres, make_postgres: Callable):
+    """A server with a certificate for localhost; the package's own has no TLS, so it is the machine's."""
+    server = make_postgres(binaries=system_postgres.bin)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    owner = server.data_dir.stat()
+    for file, content in (
+        ("server.crt", certificate.public_bytes(pem)),
+        (
+            "server.key",
+            key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+        ),
+    ):
+        path = server.data_dir / file
+        path.write_bytes(content)
+        path.chmod(0o600)
+        os.chown(path, owner.st_uid, owner.st_gid)
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute("ALTER SYSTEM SET ssl = on")
+        admin.execute("SELECT pg_reload_conf()")
+        while admin.execute("SHOW ssl").fetchone() != ("on",):
+            pass
+    return server
+
+
+class TestTLS:
+    async def test_rows_of_every_size_arrive_over_tls(self, encrypted):
+        dsn = encrypted.dsn().replace("127.0.0.1", "localhost")
+        dsn += f"?sslmode=verify-full&sslrootcert={encrypted.data_dir / 'server.crt'}"
+        with psycopg.connect(encrypted.dsn(), autocommit=True) as admin:
+            shop = Database(dsn, admin)
+            async with streaming(shop) as connection:
+                assert await connection_uses_tls(admin, connection)
+                shop.insert(1, 5_000)
+                # Around the 16 KB of a TLS record, and beyond libpq's buffer.
+                for number, size in enumerate([16_000, 16_350, 16_384, 32_768, 1_048_000, 1_100_000, 3_000_000], 5_001):
+                    shop.insert(number, number, name="z" * size)
+                    shop.insert(number + 1_000, number + 1_000)
+                ids = await read_rows(connection, 5_014)
+        assert ids[:5_000] == list(range(1, 5_001))
+        assert ids[5_000:] == [
+            number for pair in zip(range(5_001, 5_008), range(6_001, 6_008), strict=True) for number in pair
+        ]
+
+    async def test_certificate_of_a_stranger_is_refused(self, encrypted):
+        dsn = encrypted.dsn().replace("127.0.0.1", "localhost")
+        with pytest.raises(SourceUnavailable, match="certificate"):
+            await ReplicationConnection.open(f"{dsn}?sslmode=verify-full")
+
+
+async def connection_uses_tls(admin: psycopg.Connection, connection: ReplicationConnection) -> bool:
+    await asyncio.sleep(0)
+    return admin.execute("SELECT ssl FROM pg_stat_ssl WHERE pid = %s", (connection.backend_pid,)).fetchone() == (True,)
+
+
 class TestStatus:
     async def test_flushed_position_moves_the_slot(self, any_shop: Database):
         async with streaming(any_shop) as connection:
@@ -715,6 +790,18 @@ class TestRefusals:
                 await ReplicationConnection.open(f"postgresql://u:hunter2@127.0.0.1:{port}/d")
         assert type(caught.value) is kind
         assert "hunter2" not in str(caught.value)
+
+    async def test_companion_publication_is_streamed_too(self, shop: Database):
+        shop.admin.execute("CREATE TABLE log (id bigint)")
+        companion = commands.companion_name(PUBLICATION)
+        shop.admin.execute(
+            sql.SQL("CREATE PUBLICATION {} FOR TABLE log WITH (publish = 'insert')").format(sql.Identifier(companion))
+        )
+        async with streaming(shop) as connection:
+            shop.admin.execute("INSERT INTO log VALUES (4711)")
+            shop.admin.execute("UPDATE log SET id = 1")
+            shop.insert(1, 1)
+            assert await read_rows(connection, 2) == [4711, 1]
 
     async def test_second_host_is_tried(self, shop: Database):
         parameters = shop.admin.info.get_parameters()
