@@ -7,6 +7,7 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from bridge.local import lifeline
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_SECONDS = 600.0
+_LOOK_SECONDS = 1.0
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -119,6 +121,7 @@ class Child:
     A process of ours: lines of its stdout as they come, its stderr kept, ended at the end of the `with` block.
 
     Args:
+        stdin: what it reads there.
         on_stderr: called with each line of stderr, in the thread that reads it.
     """
 
@@ -128,6 +131,7 @@ class Child:
         *,
         name: str,
         environ: Mapping[str, str] | None = None,
+        stdin: bytes = b"",
         on_stderr: Callable[[str], None] | None = None,
     ) -> None:
         self.name = name
@@ -135,15 +139,11 @@ class Child:
         self._on_stderr = on_stderr
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._stderr: list[str] = []
-        self._process = subprocess.Popen(
-            [str(part) for part in command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env={**os.environ, **(environ or {})},
-        )
+        # A file, not a pipe: nobody has to write while somebody reads.
+        with tempfile.TemporaryFile() as given:
+            given.write(stdin)
+            given.seek(0)
+            self._process = self._popen(command, given, environ)
         lifeline.hold(self._process.pid)
         self._readers = [
             threading.Thread(target=self._read_stdout, args=(self._process.stdout,), daemon=True),
@@ -151,6 +151,20 @@ class Child:
         ]
         for reader in self._readers:
             reader.start()
+
+    @staticmethod
+    def _popen(
+        command: Sequence[str | Path], stdin: IO[bytes], environ: Mapping[str, str] | None
+    ) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [str(part) for part in command],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, **(environ or {})},
+        )
 
     @classmethod
     def module(cls, module: str, *arguments: str, name: str | None = None) -> Self:
@@ -165,17 +179,25 @@ class Child:
     def ended(self) -> bool:
         return self._process.poll() is not None
 
-    def line(self, timeout_seconds: float = PATIENCE_SECONDS) -> str:
+    def line(self, timeout_seconds: float = PATIENCE_SECONDS, *, while_running: Child | None = None) -> str:
         """
-        The next line of stdout.
+        The next line of stdout; with `while_running`, as long as that other process is there to make it come.
 
         Raises:
-            BenchmarkError: it ended, or said nothing in time.
+            BenchmarkError: one of them ended, or nothing was said in time.
         """
-        try:
-            line = self._lines.get(timeout=timeout_seconds)
-        except queue.Empty:
-            raise BenchmarkError(f"{self.name} said nothing for {timeout_seconds:g} s{self._tail()}") from None
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            try:
+                line = self._lines.get(timeout=_LOOK_SECONDS)
+            except queue.Empty:
+                if while_running is not None and while_running.ended:
+                    while_running.wait()
+                    raise BenchmarkError(f"{while_running.name} ended before {self.name} had everything") from None
+                if time.monotonic() > deadline:
+                    raise BenchmarkError(f"{self.name} said nothing for {timeout_seconds:g} s{self._tail()}") from None
+            else:
+                break
         if line is None:
             self._lines.put(None)
             raise BenchmarkError(f"{self.name} ended with code {self._process.wait()}{self._tail()}")

@@ -1,18 +1,19 @@
 """
 The counting receiver as a process of its own, which says at once when it has all events of a run.
 
-    python -m benchmarks.receiver EVENTS [--latency]
+    python -m benchmarks.receiver EVENTS [--latency] [--also MARKER]
 
 The first line on stdout is its URL. Then one line of JSON each time that EVENTS more have come: events, requests,
 body_bytes, first_at and last_at in seconds since 1970; with --latency also the latencies, commit to receipt, in ms.
+MARKER is what another sender's events have once each.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import re
-import sys
 import time
 from array import array
 from datetime import datetime
@@ -38,8 +39,9 @@ class AnnouncingProtocol(CountingProtocol):
 class Ledger:
     """What came since the last announcement, over all connections."""
 
-    def __init__(self, wanted: int, *, latency: bool) -> None:
+    def __init__(self, wanted: int, *, latency: bool, also: bytes | None) -> None:
         self.totals = CountingProtocol.Totals()
+        self._also = also
         self._wanted = wanted
         self._latencies: array[float] | None = array("d") if latency else None
 
@@ -51,6 +53,8 @@ class Ledger:
                 at = datetime.fromisoformat(committed.decode()).timestamp()
                 self._latencies.append((now - at) * 1000)
         totals = self.totals
+        if self._also is not None:
+            totals.events += buffer.count(self._also, 0, length)
         if totals.events >= self._wanted:
             self._announce()
             # The same object: each connection holds it.
@@ -75,13 +79,22 @@ class Ledger:
         print(json.dumps(document), flush=True)
 
 
-async def serve(wanted: int, *, latency: bool) -> None:
+async def serve(ledger: Ledger) -> None:
     """Receive until the process is ended."""
-    ledger = Ledger(wanted, latency=latency)
     server = await asyncio.get_running_loop().create_server(lambda: AnnouncingProtocol(ledger), "127.0.0.1", 0)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", flush=True)
     await server.serve_forever()
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("events", type=int)
+    parser.add_argument("--latency", action="store_true")
+    parser.add_argument("--also")
+    given = parser.parse_args()
+    also = None if given.also is None else given.also.encode()
+    asyncio.run(serve(Ledger(given.events, latency=given.latency, also=also)))
+
+
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), latency="--latency" in sys.argv))
+    main()

@@ -12,8 +12,10 @@ _MIB = 1 << 20
 
 def workload_table(result: WorkloadResult) -> Table:
     """One row for each reader."""
-    table = Table(title=f"{result.name}: {result.title} ({result.rows:,} changes)", title_justify="left")
-    table.add_column("reader")
+    table = Table(
+        title=f"{result.name}: {result.title} ({result.rows:,} changes)", title_justify="left", caption_justify="left"
+    )
+    table.add_column("reader", no_wrap=True)
     table.add_column("over")
     for heading in (
         "rows/s, median [min-max]",
@@ -25,9 +27,6 @@ def workload_table(result: WorkloadResult) -> Table:
         table.add_column(heading, justify="right")
     for reader in result.readers:
         if reader.skipped is not None:
-            table.add_row(reader.title, reader.transport, f"skipped: {reader.skipped}")
-            continue
-        if not reader.runs:
             continue
         reference = result.reference(reader.transport)
         table.add_row(
@@ -39,7 +38,13 @@ def workload_table(result: WorkloadResult) -> Table:
             number_text(reader.spread("walsender_us")),
             f"{reader.spread('peak_rss_bytes').high / _MIB:,.0f}",
         )
+    table.caption = "\n".join(skipped_lines(result)) or None
     return table
+
+
+def skipped_lines(result: WorkloadResult) -> list[str]:
+    """What was not measured, and why."""
+    return [f"skipped: {reader.title}: {reader.skipped}" for reader in result.readers if reader.skipped is not None]
 
 
 def figure_table(group: str, figures: list[Figure]) -> Table:
@@ -80,4 +85,4 @@ def ratio_text(spread: Spread, *, is_reference: bool = False) -> str:
 def console(*, stderr: bool = False) -> Console:
     """Wide enough for the tables where it goes to no terminal."""
     made = Console(stderr=stderr)
-    return made if made.is_terminal else Console(stderr=stderr, width=160)
+    return made if made.is_terminal else Console(stderr=stderr, width=170)

@@ -130,12 +130,14 @@ SERVER_SETTINGS = {
 }
 
 
-def create_publication(dsn: str, workload: Workload, publication: str) -> None:
-    """Create the tables as they are before the slots, and the publication."""
+def create_publication(dsn: str, workload: Workload, slots: Sequence[str], publication: str) -> None:
+    """Create the tables as they are before the workload, the publication, and the slots."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         for statement in workload.before:
             connection.execute(statement.replace("{rows}", str(workload.rows)))
         connection.execute(sql.SQL("CREATE PUBLICATION {} FOR TABLE bench").format(sql.Identifier(publication)))
+        for slot in slots:
+            connection.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (slot,))
 
 
 def prepare(dsn: str, workload: Workload, slots: Sequence[str], publication: str) -> str:
@@ -146,11 +148,9 @@ def prepare(dsn: str, workload: Workload, slots: Sequence[str], publication: str
         The LSN at which a reader has every change. One more message stands behind it, so that each reader is sent
         something that shows it.
     """
-    create_publication(dsn, workload, publication)
+    create_publication(dsn, workload, slots, publication)
     transactions = workload.rows_per_phase // (workload.rows_per_transaction or workload.rows_per_phase)
     with psycopg.connect(dsn, autocommit=True) as connection:
-        for slot in slots:
-            connection.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (slot,))
         for number, statement in enumerate(workload.phases):
             # A procedure may commit: one round trip for all transactions of a phase.
             connection.execute(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+KINDS = ["recvlogical", "events", "run-100", "debezium"]
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks read /proc")
@@ -20,9 +21,10 @@ def bench(*arguments):
 
 @pytest.fixture(scope="module")
 def drained(tmp_path_factory):
-    """One run of each reader over both transports, on a workload of updates."""
+    """One run of each kind of reader over both transports, on a workload of updates."""
     output = tmp_path_factory.mktemp("bench") / "results.json"
-    ended = bench("--workload", "W3", "--rows", "10000", "--runs", "1", "--unix", "--output", str(output))
+    readers = [argument for name in KINDS for argument in ("--only", name)]
+    ended = bench("--workload", "W3", "--rows", "10000", "--runs", "1", "--unix", *readers, "--output", str(output))
     assert ended.returncode == 0, ended.stderr
     return ended, json.loads(output.read_text())
 
@@ -30,9 +32,12 @@ def drained(tmp_path_factory):
 def test_every_reader_is_measured_beside_pg_recvlogical_over_the_same_transport(drained):
     (result,) = drained[1]["drains"]
     names = [(reader["reader"], reader["transport"]) for reader in result["readers"]]
-    kinds = ["recvlogical", "frames", "events", "run-1000", "run-100"]
-    assert names == [(kind, transport) for transport in ("tcp", "unix") for kind in kinds]
+    assert [name for name in names if name[0] != "debezium"] == [
+        (kind, transport) for transport in ("tcp", "unix") for kind in KINDS if kind != "debezium"
+    ]
     for reader in result["readers"]:
+        if "skipped" in reader:
+            continue
         (run,) = reader["runs"]
         assert run["rows_per_second"] > 0
         assert run["cpu_seconds"]["walsender"]["user"] + run["cpu_seconds"]["walsender"]["system"] > 0
@@ -42,17 +47,50 @@ def test_every_reader_is_measured_beside_pg_recvlogical_over_the_same_transport(
 
 def test_batches_have_the_size_that_was_asked_for(drained):
     (result,) = drained[1]["drains"]
-    requests = {reader["reader"]: reader["runs"][0]["requests"] for reader in result["readers"]}
-    assert 10 <= requests["run-1000"] < requests["run-100"]
-    assert requests["run-100"] >= 100
+    requests = {reader["reader"]: reader["runs"][0]["requests"] for reader in result["readers"] if "runs" in reader}
+    assert requests["recvlogical"] is None
+    assert 100 <= requests["run-100"] < 1000
 
 
 def test_the_table_names_each_reader_and_the_facts_are_kept(drained):
     ended, document = drained
     assert "pg_recvlogical to the null device" in ended.stdout
-    assert "pgbridge run, 1000 events a request" in ended.stdout
+    assert "pgbridge run, 100 events a request" in ended.stdout
     assert document["environment"]["postgres"]
     assert document["environment"]["cores"] >= 1
+
+
+@pytest.fixture(scope="module")
+def smaller(tmp_path_factory):
+    """Latency and single calls, a few of each."""
+    output = tmp_path_factory.mktemp("bench") / "results.json"
+    ended = bench(
+        *("--workload", "latency", "--workload", "calls", "--rows", "1000", "--runs", "1", "--output", str(output))
+    )
+    assert ended.returncode == 0, ended.stderr
+    return {figure["title"]: figure for figure in json.loads(output.read_text())["figures"]}
+
+
+def test_calls_are_measured_beside_the_bare_library(smaller):
+    assert smaller["pgbridge run, webhook"]["against"] == "aiohttp alone"
+    assert smaller["pgbridge run, Lambda"]["against"] == "boto3 invoke alone"
+    for title in ("pgbridge run, webhook", "pgbridge run, Lambda"):
+        figure = smaller[title]
+        assert figure["ratio"] == pytest.approx(figure["middle"] / smaller[figure["against"]]["middle"])
+        assert figure["client_us"] > 0
+
+
+def test_latency_is_from_commit_to_receipt(smaller):
+    for title in ("pgbridge run, batches", "pgbridge run, one event a request"):
+        p50, p99, most = (smaller[f"{title}, {name}"]["middle"] for name in ("p50", "p99", "max"))
+        assert 0 < p50 <= p99 <= most
+
+
+def test_debezium_is_skipped_in_words_unless_it_is_asked_for(drained):
+    assert "it is measured with --debezium" in " ".join(drained[0].stdout.split())
+    (result,) = drained[1]["drains"]
+    (debezium,) = (reader for reader in result["readers"] if reader["reader"] == "debezium")
+    assert "runs" not in debezium
 
 
 def test_an_unknown_workload_is_refused_in_a_sentence():
