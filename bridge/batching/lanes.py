@@ -25,7 +25,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bridge.batching.batch import Batch
 from bridge.change import Event
@@ -95,6 +95,11 @@ class Lanes:
         if self._window.seconds:
             self._waiting_bytes += sum(len(event.body) for event in events)
             self._arrivals.append((now, events[-1].id))
+
+    def lower_max_bytes(self, max_bytes: int) -> None:
+        """The target has shown that it takes no more than this; what is not sent yet is batched by it."""
+        if max_bytes < self._window.max_bytes:
+            self._window = replace(self._window, max_bytes=max_bytes)
 
     def put_back(self, events: Sequence[Event], now: float) -> None:
         """

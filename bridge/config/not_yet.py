@@ -26,7 +26,6 @@ NOT_YET: Final[dict[str, str]] = {
     "triggers.*.target.*.envelope": "leave it out, or write pgbridge",
     "triggers.*.on_failure": "dead letters go to the table alone; read them with pgbridge dlq",
     "triggers.*.on_dead_letter": "leave it out, or write continue",
-    "triggers.*.claim_check": "an event too large for its target becomes a dead letter",
 }
 """Dotted key, `*` for any one part, to what to do instead."""
 

@@ -184,6 +184,24 @@ def lambda_client(
     return _translated(make)
 
 
+def service_client(service: str, *, region: str | None) -> Any:
+    """
+    A client for calls that are not hot, with a few retries of the SDK's own. Blocks; call it, and its methods, in a
+    thread; a client may be used by several.
+
+    Raises:
+        AwsUnusable: no region, or a profile that does not exist.
+    """
+
+    def make() -> Any:
+        from botocore.config import Config  # noqa: PLC0415 - see the module
+
+        config = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 3})
+        return new_session().create_client(service, region_name=region, config=config)
+
+    return _translated(make)
+
+
 def default_region() -> str | None:
     """The SDK's own region. Blocks for a file or two."""
     region: str | None = _translated(lambda: new_session().get_config_variable("region"))

@@ -23,7 +23,7 @@ from bridge.change import Event, Position
 from bridge.clock import Clock
 from bridge.delivery.circuit import REMEDY, Circuit, Turn
 from bridge.delivery.decide import NO_CHARGE, Charge, Decision, GivenUp, Pause, Policy, decide, expired
-from bridge.delivery.outcome import Evidence, Failed, Misconfigured, Outcome
+from bridge.delivery.outcome import Evidence, Failed, Misconfigured, Outcome, TooLarge
 from bridge.delivery.target import Invocation, Target
 from bridge.observe import log as log_events
 from bridge.progress.tracker import Tracker
@@ -261,6 +261,8 @@ class Dispatcher:
             outcome = Failed(Evidence(f"pgbridge failed inside the target: {type(error).__name__}"))
         now = self._clock.monotonic()
         self._count(outcome, len(events), now - started)
+        if isinstance(outcome, TooLarge) and len(events) > 1:
+            self._lanes.lower_max_bytes(batch.size // 2)
         circuit = self._circuit
         if circuit.observe(outcome, events, began_at=started_at, began=started, now=now) is Turn.OPENED:
             self._forgive()

@@ -9,6 +9,7 @@ from bridge.config import AuthSettings, HttpTargetSettings, LambdaTargetSettings
 from bridge.delivery.aws import AwsCredentials
 from bridge.delivery.aws_lambda import LambdaTarget
 from bridge.delivery.batch_response import Report
+from bridge.delivery.claim_check import ClaimCheckTarget
 from bridge.delivery.http import AwsSigning, HttpTarget
 from bridge.delivery.http_client import HttpClient
 from bridge.delivery.identity import IdentityKeeper, OAuth2Client, Proofs
@@ -26,7 +27,15 @@ def build_target(
     Raises:
         ConfigError: the settings name no target.
     """
-    clock = clock or SystemClock()
+    target = _bare_target(trigger, settings, secrets, clock or SystemClock())
+    check = settings.claim_check
+    if check is None:
+        return target
+    most_bytes = settings.maximum_batch_bytes
+    return ClaimCheckTarget(target, bucket=check.bucket, prefix=check.prefix, most_bytes=most_bytes)
+
+
+def _bare_target(trigger: str, settings: TriggerSettings, secrets: SecretResolver, clock: Clock) -> Target:
     report = _report(settings)
     if settings.target.lambda_ is not None:
         return _lambda_target(settings.target.lambda_, report, clock)

@@ -20,6 +20,7 @@ record by itself, `{"batchItemFailures": [{"itemIdentifier": id}, …]}`.
 - `ChangeEvent`, `ChangeMetadata`, `ChangeEventBatch`: the same as Powertools data classes, which check nothing.
 - `PgbridgeEnvelope`: for Powertools' parser, from the invocation to a list of row models.
 - `process_changes`, `ChangeBatchProcessor`: a function called per record, its failures caught, each key kept in order.
+- `fetch_claim_checks`: events too large for a call, fetched from S3; the batch processor does it by itself.
 - `bridge.handlers.idempotency`: each change takes effect once, with any Powertools persistence layer. A module of its
   own, because Powertools' idempotency imports boto3.
 
@@ -29,6 +30,7 @@ validation errors of what is defined here.
 """
 
 from bridge.handlers.batch import ChangeBatchProcessor, HeldBack, process_changes
+from bridge.handlers.claim_check import ClaimCheckMismatch, fetch_claim_check, fetch_claim_checks
 from bridge.handlers.data_classes import ChangeEvent, ChangeEventBatch, ChangeMetadata
 from bridge.handlers.envelope import PgbridgeEnvelope
 from bridge.handlers.event import Action, Event, EventBatch, Metadata
@@ -39,10 +41,13 @@ __all__ = [
     "ChangeEvent",
     "ChangeEventBatch",
     "ChangeMetadata",
+    "ClaimCheckMismatch",
     "Event",
     "EventBatch",
     "HeldBack",
     "Metadata",
     "PgbridgeEnvelope",
+    "fetch_claim_check",
+    "fetch_claim_checks",
     "process_changes",
 ]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, cast, overload
 from aws_lambda_powertools.utilities.batch import BasePartialBatchProcessor, EventType
 from aws_lambda_powertools.utilities.batch.exceptions import UnexpectedBatchTypeError
 
+from bridge.handlers.claim_check import fetch_claim_check, is_claim_check
 from bridge.handlers.data_classes import ChangeEvent
 from bridge.handlers.event import Event, RecordT
 
@@ -86,6 +87,7 @@ class ChangeBatchProcessor(BasePartialBatchProcessor):
         change: Any = ChangeEvent(record)
         try:
             self._order.check(place)
+            record = fetch_claim_check(record)
             change = self._typed(record)
             result = self.handler(change, **self._context_argument())
         except Exception:  # noqa: BLE001  # whatever the function raises fails its record and no other
@@ -102,6 +104,7 @@ class ChangeBatchProcessor(BasePartialBatchProcessor):
         change: Any = ChangeEvent(record)
         try:
             self._order.check(place)
+            record = await asyncio.to_thread(fetch_claim_check, record) if is_claim_check(record) else record
             change = self._typed(record)
             result = await self.handler(change, **self._context_argument())
         except Exception:  # noqa: BLE001  # as above

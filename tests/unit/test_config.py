@@ -626,7 +626,6 @@ NOT_BUILT = {
     "triggers.*.target.*.envelope": one_trigger(target="{lambda: {function_name: f, envelope: kinesis}}"),
     "triggers.*.on_failure": one_trigger("on_failure: {destination: 'arn:aws:sqs:eu-west-1:1:q'}"),
     "triggers.*.on_dead_letter": one_trigger("on_dead_letter: hold_key"),
-    "triggers.*.claim_check": one_trigger("claim_check: {bucket: big-events}"),
 }
 
 

@@ -11,7 +11,7 @@ from bridge.change import Event, Position, Transaction
 from bridge.clock import SystemClock
 from bridge.delivery.decide import Policy
 from bridge.delivery.dispatch import Dispatcher
-from bridge.delivery.outcome import Delivered, Evidence, Failed, Misconfigured, Partial, Rejected
+from bridge.delivery.outcome import Delivered, Evidence, Failed, Misconfigured, Partial, Rejected, TooLarge
 from bridge.lsn import LSN
 from bridge.testing import ManualClock, MemoryTarget
 from bridge.triggers.envelope import Envelope
@@ -343,3 +343,35 @@ async def test_a_pause_by_hand_outlasts_what_was_in_flight():
     while rig.dispatcher.in_flight:
         await asyncio.sleep(0)
     assert rig.dispatcher.pause_reason.reason == "paused by an operator"
+
+
+async def test_a_target_that_refuses_a_batch_for_its_size_is_sent_smaller_ones_from_then_on():
+    rig = Rig(batch_size=8, parallel=1)
+
+    def answer(invocation):
+        return TooLarge(EVIDENCE) if len(invocation.ids) > 2 else Delivered()
+
+    rig.target.answer(*[answer] * 100)
+    rig.admit(*[event(n, b"%d" % n) for n in range(40)])
+    await rig.settled(40)
+    sizes = [len(invocation.ids) for invocation in rig.target.invocations]
+    assert sizes[0] == 8
+    assert max(sizes[-10:]) == 2
+    assert sum(size > 2 for size in sizes) <= 4
+    assert rig.dispatcher.letters == []
+
+
+async def test_an_event_too_large_by_itself_lowers_no_limit_and_becomes_a_dead_letter():
+    rig = Rig(batch_size=4, parallel=1)
+    large = event(0, b"large").id.decode()
+
+    def answer(invocation):
+        return TooLarge(EVIDENCE) if large in invocation.ids else Delivered()
+
+    rig.target.answer(*[answer] * 100)
+    rig.admit(event(0, b"large"))
+    await rig.settled(1)
+    assert [letter.event_id for letter in rig.dispatcher.letters] == [large]
+    rig.admit(*[event(n, b"%d" % n) for n in range(1, 5)])
+    await rig.settled(5)
+    assert len(rig.target.invocations[-1].ids) == 4
