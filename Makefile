@@ -41,7 +41,7 @@ define make_venv
 	fi
 endef
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard bridge/*/*.pyx)
 	$(call make_venv,$(VENV))
 	@echo "installing pgbridge and its tools into $(VENV)"
 	@$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[dev]'
@@ -96,4 +96,5 @@ dist: $(INSTALLED) ## build the wheel into dist/
 .PHONY: clean
 clean: ## remove the environments, caches and builds
 	rm -rf $(VENV) $(DEPLOY_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .aws-sam
+	find bridge -name '*.so' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

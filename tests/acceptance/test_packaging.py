@@ -31,12 +31,12 @@ def sources(tmp_path_factory):
     """What a release is made of, without what lies about in a checkout."""
     folder = tmp_path_factory.mktemp("sources")
     shutil.copytree(ROOT / "bridge", folder / "bridge", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     return folder
 
 
-def build(sources, kind):
+def build(sources, kind, **environ):
     """What pip asks the build backend for, without the network that an isolated build needs."""
     target = sources / "dist"
     target.mkdir(exist_ok=True)
@@ -48,13 +48,30 @@ def build(sources, kind):
         f"import setuptools.build_meta as b, sys; print(b.build_{kind}(sys.argv[1]))",
         str(target),
         cwd=sources,
+        env={key: value for key, value in os.environ.items() if key != "PGBRIDGE_PURE"} | environ,
     )
     return target / name.splitlines()[-1]
+
+
+def copy_of(sources, folder):
+    """The same sources, without what was built of them."""
+    return shutil.copytree(sources, folder, ignore=shutil.ignore_patterns("build", "dist", "*.egg-info"))
 
 
 @pytest.fixture(scope="module")
 def wheel(sources):
     return build(sources, "wheel")
+
+
+def files_of(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        return {name for name in archive.namelist() if ".dist-info/" not in name}
+
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which((os.environ.get("CC") or sysconfig.get_config_var("CC")).split()[0]) is None,
+    reason="needs a C compiler",
+)
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +90,11 @@ def bare(tmp_path_factory, wheel):
 
 
 def test_the_wheel_holds_the_package_whole_and_nothing_else(wheel, sources):
-    with zipfile.ZipFile(wheel) as archive:
-        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+    held = {name for name in files_of(wheel) if not name.endswith(sysconfig.get_config_var("EXT_SUFFIX"))}
     expected = {
         str(path.relative_to(sources))
         for path in (sources / "bridge").rglob("*")
-        if path.suffix in (".py", ".typed", ".sql") or (path.is_file() and "static" in path.parts)
+        if path.suffix in (".py", ".pyi", ".typed", ".sql") or (path.is_file() and "static" in path.parts)
     }
 
     assert held == expected
@@ -97,6 +113,27 @@ def test_the_wheel_carries_the_licence_the_command_and_the_typed_mark(wheel):
     assert "Typing :: Typed" in metadata
 
 
+@needs_compiler
+def test_every_extension_is_built_where_there_is_a_compiler(wheel, sources):
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    compiled = {name.removesuffix(suffix) for name in files_of(wheel) if name.endswith(suffix)}
+
+    assert compiled == {str(path.relative_to(sources).with_suffix("")) for path in sources.glob("bridge/**/*.pyx")}
+
+
+def test_a_wheel_is_built_without_a_compiler_too(wheel, sources, tmp_path):
+    plain = build(copy_of(sources, tmp_path / "sources"), "wheel", CC="/bin/false")
+
+    assert files_of(plain) == {name for name in files_of(wheel) if not name.endswith(".so")}
+
+
+def test_a_pure_wheel_fits_every_platform(wheel, sources, tmp_path):
+    pure = build(copy_of(sources, tmp_path / "sources"), "wheel", PGBRIDGE_PURE="1")
+
+    assert pure.name.endswith("-py3-none-any.whl")
+    assert files_of(pure) == {name for name in files_of(wheel) if not name.endswith(".so")}
+
+
 def test_the_source_distribution_builds_the_same_wheel(sources, wheel, tmp_path):
     with tarfile.open(build(sources, "sdist")) as archive:
         archive.extractall(tmp_path, filter="data")
@@ -113,6 +150,15 @@ def test_the_command_runs_from_the_wheel(bare, tmp_path):
     assert str(bare.parent) in where
 
     assert "Usage: pgbridge" in run(bare / "pgbridge", "--help", cwd=tmp_path, env=environ)
+
+
+@needs_compiler
+def test_what_is_compiled_runs_from_the_wheel_unless_python_is_asked_for(bare, tmp_path):
+    environ = {"PATH": os.defpath}
+    which = (bare / "python", "-c", "from bridge.pgoutput.execution import DEFAULT; print(DEFAULT.name)")
+
+    assert run(*which, cwd=tmp_path, env=environ) == "compiled\n"
+    assert run(*which, cwd=tmp_path, env=environ | {"PGBRIDGE_PURE": "1"}) == "python\n"
 
 
 def closure(requirements):
@@ -253,7 +299,7 @@ def test_a_python_that_is_too_old_is_refused_in_one_sentence(target, tmp_path):
     shutil.copytree(
         ROOT,
         tmp_path / "clone",
-        ignore=lambda _folder, names: set(names) - {"Makefile", "pyproject.toml", "constraints.txt"},
+        ignore=lambda _folder, names: set(names) - {"Makefile", "pyproject.toml", "setup.py", "constraints.txt"},
     )
     old = tmp_path / "python3.9"
     old.write_text("#!/bin/sh\nexit 1\n")
