@@ -128,6 +128,8 @@ class Service:
         self._sessions = 0
         self._changes_of_past_sessions = 0
         self._filtered_in_past_sessions: Counter[str] = Counter()
+        self._ignored_contexts_of_past_sessions = 0
+        self._ignored_contexts_told = 0
         self._credentials_refused = False
         self._seen = _Seen()
 
@@ -234,6 +236,7 @@ class Service:
             if self._pipeline is not None:
                 self._changes_of_past_sessions += self._pipeline.assembler.changes
                 self._filtered_in_past_sessions.update(self._pipeline.assembler.filtered)
+                self._ignored_contexts_of_past_sessions += self._pipeline.assembler.ignored_contexts
             if self._catalog is not None:
                 self._catalog.close()
             self._pipeline = self._connection = self._catalog = None
@@ -375,8 +378,23 @@ class Service:
             last_message_at=last_message_at,
             triggers=self._roster.status(received, filtered, self._seen.dead_letters),
             schema_changes=self._history.total,
+            ignored_contexts=self._ignored_contexts,
             changed_tables=self._changed_tables(),
         )
+
+    @property
+    def _ignored_contexts(self) -> int:
+        pipeline = self._pipeline
+        now = 0 if pipeline is None else pipeline.assembler.ignored_contexts
+        return self._ignored_contexts_of_past_sessions + now
+
+    def _tell_ignored_contexts(self) -> None:
+        """Once in a while, not for each: whoever may write a row may send many."""
+        ignored, pipeline = self._ignored_contexts, self._pipeline
+        if ignored > self._ignored_contexts_told and pipeline is not None:
+            reason = pipeline.assembler.last_ignored_context
+            log.warning(events.CONTEXT_IGNORED, messages=ignored - self._ignored_contexts_told, last_reason=reason)
+            self._ignored_contexts_told = ignored
 
     def _changed_tables(self) -> tuple[SchemaChangeStatus, ...]:
         newest = heapq.nlargest(MOST_CHANGED_TABLES, self._history.last.values(), key=lambda change: change.position)
@@ -425,6 +443,7 @@ class Service:
         while True:
             self._seen.dead_letters = await _unless_it_fails(self.store.count_letters)
             self._seen.slot = await _unless_it_fails(self._look_at_slot)
+            self._tell_ignored_contexts()
             await asyncio.sleep(WATCH_PAUSE_SECONDS)
 
     async def _look_at_slot(self) -> SlotStatus | None:

@@ -222,6 +222,7 @@ _NUMBERS: Final = frozenset(range(2, len(_HEADER)))
 # What only the process knows: not 0 but unknown where it was not asked.
 _OF_THE_PROCESS: Final = (
     "version", "buffered_bytes", "polled_changes", "reconnects", "schema_changes", "changed_tables",
+    "ignored_contexts",
 )  # fmt: skip
 _OF_THE_PROCESS_BY_TRIGGER: Final = (
     "waiting", "waiting_bytes", "in_flight", "retrying", "delivered", "filtered", "dead_lettered", "failed_invocations",

@@ -14,8 +14,8 @@ from bridge.handlers.event import Action
 class ChangeMetadata(DictWrapper):
     """Where a change comes from. Each member is described at `event.Metadata`."""
 
-    _sensitive_properties = ("record_keys", "old_keys")
-    """Row values, which Powertools then keeps out of `str()`."""
+    _sensitive_properties = ("record_keys", "old_keys", "context")
+    """Row values and what may be one, which Powertools then keeps out of `str()`."""
 
     @property
     def source(self) -> str:
@@ -58,6 +58,10 @@ class ChangeMetadata(DictWrapper):
     @property
     def transaction_id(self) -> int | None:
         return self.get("transaction_id")
+
+    @property
+    def context(self) -> dict[str, Any] | None:
+        return self.get("context")
 
     @property
     def record_keys(self) -> dict[str, Any] | None:

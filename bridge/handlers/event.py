@@ -44,6 +44,8 @@ class Metadata(_Quiet):
     commit_timestamp: AwareDatetime | None = None
     """Of the server's clock, UTC. None for a message that was sent outside of a transaction."""
     transaction_id: int | None = None
+    context: dict[str, Any] | None = Field(default=None, repr=False)
+    """What the transaction said of itself before this change, by messages of the prefix `pgbridge.context`."""
     keys: dict[str, Any] | None = Field(default=None, repr=False)
     """The replica identity's columns and values; None where the table has none."""
     old_keys: dict[str, Any] | None = Field(default=None, repr=False)

@@ -37,6 +37,7 @@ SLOT_RETAINED_BYTES: Final = "pgbridge_slot_retained_bytes"
 SLOT_SAFE_WAL_BYTES: Final = "pgbridge_slot_safe_wal_bytes"
 CONFIRMED_LSN: Final = "pgbridge_confirmed_lsn"
 RECEIVED_LSN: Final = "pgbridge_received_lsn"
+IGNORED_CONTEXTS: Final = "pgbridge_ignored_contexts_total"
 SCHEMA_CHANGES: Final = "pgbridge_schema_changes_total"
 RECONNECTS: Final = "pgbridge_reconnects_total"
 STREAMING: Final = "pgbridge_streaming"
@@ -115,6 +116,11 @@ def _of_service(status: ServiceStatus) -> Iterable[GaugeMetricFamily | CounterMe
     yield info
     yield CounterMetricFamily(POLLED_CHANGES, "Changes read from the slot.", value=status.polled_changes)
     yield CounterMetricFamily(RECONNECTS, "Connections to the source after the first.", value=status.reconnects)
+    yield CounterMetricFamily(
+        IGNORED_CONTEXTS,
+        "Messages with the prefix pgbridge.context that were no context.",
+        value=status.ignored_contexts,
+    )
     yield CounterMetricFamily(SCHEMA_CHANGES, "Tables described differently from before.", value=status.schema_changes)
     yield from _gauge(STREAMING, "1 while the slot is being read.", status.state is ServiceState.STREAMING)
     yield from _gauge(BUFFERED_BYTES, "Bytes of changes held in memory.", status.buffered_bytes)

@@ -142,6 +142,8 @@ class ServiceStatus:
     triggers: tuple[TriggerStatus, ...] = field(default=())
     schema_changes: int = 0
     """Tables' descriptions that differed from the one before, noticed by this process."""
+    ignored_contexts: int = 0
+    """Messages with the prefix pgbridge.context that were no context, noticed by this process."""
     changed_tables: tuple[SchemaChangeStatus, ...] = field(default=())
     """The last change of each table that changed while this process ran, the newest first, at most 100."""
 

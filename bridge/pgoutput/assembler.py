@@ -27,6 +27,7 @@ from typing import Final
 from bridge.change import Event, Position, Transaction
 from bridge.errors import InvariantBroken, MalformedMessage, ProtocolError, UnexpectedMessage
 from bridge.lsn import LSN
+from bridge.pgoutput import context
 from bridge.pgoutput.decoder import decode
 from bridge.pgoutput.execution import DEFAULT, Execution
 from bridge.pgoutput.frames import XLOG_DATA, Keepalive, XLogData, decode_frame, to_unix_seconds
@@ -47,6 +48,7 @@ from bridge.pgoutput.messages import (
 )
 from bridge.pgoutput.plan import KeyLayout, Plan, Stamp, make_stamp
 from bridge.pgoutput.program import GAVE_UP, KINDS, OPERATIONS, ROW_KEY, RowEncoder, compilable, row_key
+from bridge.pgoutput.schema_version import Description, RelationHistory
 from bridge.pgoutput.values import TypeCatalog, ValueType, no_catalog, resolve
 from bridge.triggers.shape import Shape
 
@@ -143,8 +145,11 @@ class Assembler:
         reply_requested: set by a keepalive, cleared by the owner.
         filtered: by trigger, changes that its filter refused; they are settled.
         relation_versions: how many different descriptions of relations came, the first of each included.
-        last_relation: the newest of them.
+        ignored_contexts: messages with the prefix of a context that were none.
+        last_ignored_context: why the newest of them was left out.
+        history: what the relations that somebody wants were last, and what changed of them.
         lookup: what `consume` stopped for, until it goes on.
+        execution: how rows are written.
     """
 
     def __init__(
@@ -160,6 +165,7 @@ class Assembler:
         types: TypeCatalog = no_catalog,
         lacks: Lacks = lacks_nothing,
         key_layouts: MutableMapping[tuple[str, int], KeyLayout] | None = None,
+        history: RelationHistory | None = None,
         execution: Execution = DEFAULT,
     ) -> None:
         """
@@ -177,7 +183,8 @@ class Assembler:
             key_layouts: by (trigger, relation OID), what the keys of its events were made of last. Hand the same
                 mapping to the assembler of the next stream while events of this one are still undelivered; then a
                 changed layout is noticed there too.
-            execution: how rows are written.
+            history: of the streams before this one.
+            execution: how rows are to be written.
         """
         self.database = database
         self.system_identifier = system_identifier
@@ -187,7 +194,9 @@ class Assembler:
         self.reply_requested = False
         self.filtered: dict[str, int] = {}
         self.relation_versions = 0
-        self.last_relation: RelationMessage | None = None
+        self.ignored_contexts = 0
+        self.last_ignored_context = ""
+        self.history = RelationHistory() if history is None else history
         self.lookup: Lookup | None = None
 
         self._ask_routes = routes
@@ -197,7 +206,7 @@ class Assembler:
         self._catalog = types
         self._lacks = lacks
         self._key_layouts = {} if key_layouts is None else key_layouts
-        self._execution = execution
+        self.execution = execution
 
         self._announced: dict[int, TypeMessage] = {}
         self._relations: dict[int, _Version] = {}
@@ -208,6 +217,8 @@ class Assembler:
         self._ordinal = 0
         self._counted = 0
         self._stamp = _NO_STAMP
+        self._context: context.Members = {}
+        self._stamp_before_context = _NO_STAMP  # of the transaction that the context is of
         reader = execution.reader
         self._loop = self._consume if reader is None else reader(self, _NO_WRITERS).consume
 
@@ -364,9 +375,10 @@ class Assembler:
             return
         if before is None or before.message != message:
             self.relation_versions += 1
-            self.last_relation = message
         excluded = message.namespace in self._excluded_schemas
         routes = () if excluded else tuple(self._ask_routes(message))
+        if routes and (before is None or before.message != message):
+            self._note_description(message)
         version = _Version(message, primary_key, types, self._group(message, primary_key, routes))
         if before is not None:
             self._forget_writers(before.message)
@@ -397,11 +409,17 @@ class Assembler:
             shapes = dict.fromkeys(route.shape for route in wanting)
             groups[operation] = tuple(
                 _Group(
-                    plans[shape], tuple(route for route in wanting if route.shape == shape), execution=self._execution
+                    plans[shape], tuple(route for route in wanting if route.shape == shape), execution=self.execution
                 )
                 for shape in shapes
             )
         return groups
+
+    def _note_description(self, message: RelationMessage) -> None:
+        transaction = self.transaction
+        if transaction is not None:  # the server describes a relation just before a row of it
+            position = Position(LSN(transaction.commit_lsn), self._ordinal)
+            self.history.note(Description.of(message, self._announced), position, transaction.committed_at)
 
     def _note_layouts(self, version: _Version) -> None:
         for groups in version.groups.values():
@@ -433,7 +451,7 @@ class Assembler:
             return
         key = row_key(kind, version.message.oid, len(version.message.columns))
         if not groups:
-            self._writers[key] = self._careful[key] = (self._execution.step_over_row, ())
+            self._writers[key] = self._careful[key] = (self.execution.step_over_row, ())
             return
         self._writers[key] = self._careful[key] = (self._distributor(version, groups, kind), ())
         routes = groups[0].routes
@@ -461,7 +479,7 @@ class Assembler:
                 if routes:
                     made.append((group.encoder(kind)(payload, ordinal, stamp), routes))
             if not made:
-                self._execution.step_over_row(payload, ordinal, stamp)
+                self.execution.step_over_row(payload, ordinal, stamp)
             self._distribute(version, made)
 
         return distribute
@@ -564,11 +582,35 @@ class Assembler:
             if route.received < (transaction.commit_lsn, self._ordinal)
         ]
         self._distribute(None, made)
+        if message.prefix == context.PREFIX:
+            self._take_context(message)
         if message.transactional:
             self._ordinal += 1
         else:
             self._counted += 1
             self.received_end_lsn = max(self.received_end_lsn, message.lsn)
+
+    def _take_context(self, message: LogicalMessage) -> None:
+        """From here on the transaction's events carry it."""
+        if not message.transactional:
+            self._ignore_context("it was sent outside of a transaction")
+            return
+        before = self._stamp_before_context
+        known = self._context if before[0] is self.transaction else {}
+        try:
+            members = known | context.parse(message.content)
+            written = context.write(members)
+        except context.ContextRefusedError as error:
+            self._ignore_context(str(error))
+            return
+        if before[0] is not self.transaction:
+            self._stamp_before_context = self._stamp
+        self._context = members
+        self._stamp = context.with_context(self._stamp_before_context, written)
+
+    def _ignore_context(self, reason: str) -> None:
+        self.ignored_contexts += 1
+        self.last_ignored_context = reason
 
 
 def _tuples(message: Insert | Update | Delete) -> list[TupleData]:

@@ -16,6 +16,7 @@ import pytest
 from bridge.change import Event, Position
 from bridge.config import Settings
 from bridge.lsn import LSN
+from bridge.observe.status import ServiceState
 from bridge.pgoutput.assembler import Assembler, Route
 from bridge.pgoutput.values import CatalogType
 from bridge.service import Service
@@ -172,11 +173,13 @@ async def _run_service(
 ) -> AsyncIterator[RunningService]:
     with psycopg.connect(dsn, autocommit=True) as connection:
         if not connection.execute("SELECT 1 FROM pg_publication WHERE pubname = 'everything'").fetchone():
+            connection.execute("CREATE TABLE at_the_start (id int PRIMARY KEY)")  # patterns must match something
             connection.execute("CREATE PUBLICATION everything FOR ALL TABLES")
             connection.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (slot_of(dsn),))
     running = RunningService(dsn, triggers or {"t": {}}, store or MemoryStore())
     running.running = asyncio.create_task(running.service.run())
     try:
+        await running.until(lambda: running.service.snapshot().state is ServiceState.STREAMING)
         yield running
     finally:
         running.service.stop()
