@@ -63,6 +63,11 @@ MAX_BUFFERED_BYTES = 128 << 20
 DRAIN_SECONDS = 25.0
 """Under the 30 s that container runtimes give between SIGTERM and SIGKILL."""
 STANDBY_PAUSE_SECONDS = 1.0
+FIRST_CONTACT_SECONDS = 10.0
+"""
+How long a process that has never read anything tries to. After that, a wrong host is likelier than a server that is
+just starting, and whoever started us should hear of it; one that has read goes on trying for as long as it takes.
+"""
 FIRST_RECONNECT_PAUSE_SECONDS = 0.2
 LONGEST_RECONNECT_PAUSE_SECONDS = 15.0
 MOST_STATUS_INTERVAL_SECONDS = 10.0
@@ -169,7 +174,9 @@ class Service:
             try:
                 await self._session()
             except BridgeError as error:
-                if not self._worth_another_try(error):
+                never_read = self._sessions == 0 and not isinstance(error, SlotInUse)
+                too_long = self.clock.now() - self._started_at > FIRST_CONTACT_SECONDS
+                if not self._worth_another_try(error) or (never_read and too_long):
                     self._become(ServiceState.STOPPED, str(error))
                     raise
                 if isinstance(error, SlotInUse):
@@ -222,9 +229,10 @@ class Service:
     async def _session(self) -> None:
         """Connect, take the slot, and read until the stop or an error."""
         dsn = await self._source_dsn(fresh=self._credentials_refused or self._sessions > 0)
-        await self.store.open()
+        # The source first: where the store is in it too, its errors tell more of what is wrong.
         connection = await ReplicationConnection.open(dsn)
         try:
+            await self.store.open()
             self._credentials_refused = False
             self._connection = connection
             pipeline = await self._start(connection)
@@ -304,6 +312,7 @@ class Service:
             epoch=progress.epoch,
             database=server.database,
             server_version=server.server_version,
+            rows=assembler.execution.name,
         )
         return self._pipeline
 
