@@ -1,9 +1,11 @@
 """The benchmarks run and count what they should; how fast anything is, is nowhere asserted."""
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -27,6 +29,17 @@ def drained(tmp_path_factory):
     ended = bench("--workload", "W3", "--rows", "10000", "--runs", "1", "--unix", *readers, "--output", str(output))
     assert ended.returncode == 0, ended.stderr
     return ended, json.loads(output.read_text())
+
+
+@pytest.fixture
+def document(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)  # the benchmarks are not installed
+    return importlib.import_module("benchmarks.document")
+
+
+@pytest.fixture
+def chart(document):
+    return importlib.import_module("benchmarks.chart")
 
 
 def test_every_reader_is_measured_beside_pg_recvlogical_over_the_same_transport(drained):
@@ -98,3 +111,24 @@ def test_an_unknown_workload_is_refused_in_a_sentence():
     assert ended.returncode == 2
     assert "W9 is none of W1, W2, W3" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_the_document_takes_the_figures_between_its_marks(drained, document):
+    text = document.DOCUMENT.read_text(encoding="utf-8")
+    written = document.replaced(text, document.figures(drained[1]))
+    assert written.startswith(text.partition(document.BEGIN)[0])
+    assert "| pgbridge run, 100 events a request | unix |" in written
+    assert "Skipped: Debezium" in written
+    assert document.replaced(written, document.figures(drained[1])) == written
+
+
+def test_a_document_without_marks_is_refused(document):
+    with pytest.raises(ValueError, match="figures: begin"):
+        document.replaced("# Performance\n", "")
+
+
+def test_the_chart_has_a_bar_for_each_reader_of_the_transport(drained, chart):
+    svg = ET.fromstring(chart.ratios(drained[1]["drains"]))
+    texts = [element.text for element in svg.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts.count("pg_recvlogical to the null device") == 1
+    assert texts.count("pgbridge run, 100 events a request") == 1
