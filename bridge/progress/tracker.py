@@ -7,6 +7,7 @@ unsettled ones are kept: the low watermark lies just before the oldest of them, 
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Iterable, Sequence
 
@@ -35,6 +36,11 @@ class Tracker:
         return self._received
 
     @property
+    def received_id(self) -> bytes:
+        """The event id of that position; empty where it names no change."""
+        return self._received_id
+
+    @property
     def oldest(self) -> Event | None:
         """The oldest unsettled event."""
         return next(iter(self._unsettled.values()), None)
@@ -54,6 +60,14 @@ class Tracker:
     def __len__(self) -> int:
         """Unsettled events."""
         return len(self._unsettled)
+
+    def __contains__(self, event_id: bytes) -> bool:
+        """Whether an event was admitted and is unsettled."""
+        return event_id in self._unsettled
+
+    def through(self, event_id: bytes) -> list[Event]:
+        """The unsettled events up to this id, the oldest first."""
+        return list(itertools.takewhile(lambda event: event.id <= event_id, self._unsettled.values()))
 
     def admit(self, events: Sequence[Event]) -> None:
         """

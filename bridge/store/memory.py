@@ -9,15 +9,19 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
 
-from bridge.change import Position
+from bridge.change import Position, Transaction
 from bridge.clock import Clock, SystemClock
 from bridge.errors import InvariantBroken, StoreFenced
 from bridge.lsn import LSN
 from bridge.store.protocol import (
     ANY_LETTER,
+    NOTHING_PARKED,
+    NOTHING_REMOVED,
+    BacklogSize,
     DeadLetter,
     LetterFilter,
     LetterSurvey,
+    Parked,
     Progress,
     ReplayClaim,
     SourceIdentity,
@@ -41,6 +45,8 @@ class Tables:
     letters: dict[tuple[str, str, str], DeadLetter] = field(default_factory=dict)
     """By slot, trigger and event id."""
     ids: Iterable[int] = field(default_factory=lambda: count(1))
+    backlogs: dict[tuple[str, str], dict[bytes, Parked]] = field(default_factory=dict)
+    """By slot and trigger, then by event id."""
     replays: dict[tuple[str, str], asyncio.Lock] = field(default_factory=dict)
 
 
@@ -87,6 +93,9 @@ class MemoryStore:
         confirmed_lsn: LSN | None,
         checkpoints: Mapping[str, Position],
         letters: Sequence[DeadLetter] = (),
+        *,
+        parked: Mapping[str, Sequence[Parked]] = NOTHING_PARKED,
+        removed: Mapping[str, Sequence[bytes]] = NOTHING_REMOVED,
     ) -> None:
         stored, slot = self._writable()
         if confirmed_lsn is not None and stored.confirmed_lsn is not None and confirmed_lsn < stored.confirmed_lsn:
@@ -106,6 +115,32 @@ class MemoryStore:
         stored.checkpoints.update(checkpoints)
         for letter in letters:
             self._set_aside(slot, letter)
+        for trigger in {**removed, **parked}:
+            backlog = self.tables.backlogs.setdefault((slot, trigger), {})
+            for event_id in removed.get(trigger, ()):
+                backlog.pop(event_id, None)
+            backlog.update({each.event.id: _as_read(each) for each in parked.get(trigger, ())})
+
+    async def backlogs(self, slot: str) -> Mapping[str, BacklogSize]:
+        return {
+            trigger: BacklogSize(len(backlog), sum(len(each.event.body) for each in backlog.values()))
+            for (owner, trigger), backlog in sorted(self.tables.backlogs.items())
+            if owner == slot and backlog
+        }
+
+    async def read_backlog(self, trigger: str, after: bytes, *, events: int, body_bytes: int) -> Sequence[Parked]:
+        backlog = self.tables.backlogs.get((self._claim()[0], trigger), {})
+        page: list[Parked] = []
+        size = 0
+        for event_id in sorted(each for each in backlog if each > after)[:events]:
+            page.append(backlog[event_id])
+            size += len(backlog[event_id].event.body)
+            if size >= body_bytes:
+                break
+        return page
+
+    async def tidy_backlog(self) -> None:
+        """What was taken out left nothing behind."""
 
     async def letters(self, where: LetterFilter, *, limit: int | None = None) -> Sequence[DeadLetter]:
         return self._matching(where)[:limit]
@@ -168,10 +203,13 @@ class MemoryStore:
         async with lock:
             yield _MemoryReplayClaim()
 
-    def _writable(self) -> tuple[_Slot, str]:
+    def _claim(self) -> tuple[str, int]:
         if self._claimed is None:
             raise InvariantBroken("progress was to be saved before a slot was claimed")
-        slot, epoch = self._claimed
+        return self._claimed
+
+    def _writable(self) -> tuple[_Slot, str]:
+        slot, epoch = self._claim()
         stored = self.tables.slots[slot]
         if stored.epoch != epoch:
             raise StoreFenced(
@@ -216,6 +254,14 @@ def _matches(where: LetterFilter, slot: str, letter: DeadLetter) -> bool:
         and (where.error is None or where.error.lower() in letter.error.lower())
         and (where.up_to_id is None or (letter.id or 0) <= where.up_to_id)
     )
+
+
+def _as_read(parked: Parked) -> Parked:
+    """As PostgreSQL would give it back."""
+    event = parked.event
+    commit_lsn = event.transaction.commit_lsn
+    transaction = Transaction(commit_lsn, commit_lsn, event.transaction.committed_at, 0)
+    return replace(parked, event=event._replace(transaction=transaction, table=storable(event.table)))
 
 
 def _storable(letter: DeadLetter) -> DeadLetter:

@@ -123,6 +123,7 @@ def _grants(schema: sql.Identifier, role: sql.Identifier) -> sql.Composed:
     return sql.SQL(
         "\nGRANT USAGE ON SCHEMA {schema} TO {role};\n"
         "GRANT SELECT ON {schema}.schema_version TO {role};\n"
-        "GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.slots, {schema}.checkpoints, {schema}.dead_letters\n"
-        "    TO {role};\n"
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.slots, {schema}.checkpoints, {schema}.dead_letters,\n"
+        "    {schema}.backlog, {schema}.backlog_segments TO {role};\n"
+        "GRANT EXECUTE ON FUNCTION {schema}.open_backlog_segment, {schema}.close_backlog_segment TO {role};\n"
     ).format(schema=schema, role=role)

@@ -1,8 +1,10 @@
 """
 The store in PostgreSQL, in the source database or another one.
 
-Two connections: saving progress never waits for an operator who lists a million letters. A replay has a third, whose
-life is its claim. A save costs one round trip; with letters it is a pipelined transaction and costs two.
+Saving progress never waits for an operator who lists a million letters, nor for a page of the backlog: each has a
+connection of its own, made when it is first used. A replay has one whose life is its claim. A save costs one round
+trip; with letters, or with rows taken out of the backlog, it is a pipelined transaction and costs two, and each COPY
+into the backlog costs two more.
 
 Durability: sessions run with `synchronous_commit` at least `on`. The slot is confirmed once a save has returned, and
 then the source may throw the WAL away: a letter that a crash of the store takes back would be lost. A plain checkpoint
@@ -16,11 +18,12 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncConnection, AsyncCursor, sql
 
 from bridge.change import Position
 from bridge.errors import InvariantBroken, StoreError, StoreFenced, StoreMisconfigured
 from bridge.lsn import LSN
+from bridge.store.backlog_rows import copy_data, read_rows
 from bridge.store.migrations import (
     check_schema_name,
     latest_version,
@@ -29,7 +32,19 @@ from bridge.store.migrations import (
     record_version,
     version_table,
 )
-from bridge.store.protocol import ANY_LETTER, DeadLetter, LetterFilter, LetterSurvey, Progress, SourceIdentity
+from bridge.store.protocol import (
+    ANY_LETTER,
+    NOTHING_PARKED,
+    NOTHING_REMOVED,
+    BacklogSize,
+    DeadLetter,
+    LetterFilter,
+    LetterSurvey,
+    Parked,
+    Progress,
+    SourceIdentity,
+)
+from bridge.store.segments import Segments
 from bridge.store.session import DsnSupplier, Session
 from bridge.store.sqlstate import not_migrated
 from bridge.store.statements import Statements
@@ -40,6 +55,9 @@ PAGE_BYTES: Final = 8 * 1024 * 1024
 
 # Deleting a million rows in one statement would hold their locks, and run into the statement timeout.
 _DISCARD_ROWS: Final = 5000
+
+# Empty segments dropped at once; a save that comes meanwhile waits for it.
+_TIDY_SEGMENTS: Final = 4
 
 # How soon a replay that waits for another one notices its end. Asked, not waited for in a lock queue, because a waiting
 # statement holds back vacuum for as long as the other replay takes.
@@ -70,7 +88,14 @@ class PostgresStore:
         self._statements = Statements(schema)
         self._progress = self._session()
         self._letters = self._session()
+        self._backlog = self._session()
         self._claimed: tuple[str, int] | None = None
+        self._segments: Segments | None = None
+        """As in the database; None while that is not known."""
+        self._unsure = False
+        """Whether a save into the backlog may have been made although its answer was lost."""
+        self._writes = 0
+        self._reading_or_dropping = asyncio.Lock()
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -90,6 +115,7 @@ class PostgresStore:
     async def close(self) -> None:
         await self._progress.close()
         await self._letters.close()
+        await self._backlog.close()
 
     async def migrate(self) -> Sequence[str]:
         """
@@ -127,6 +153,7 @@ class PostgresStore:
 
         progress = await self._progress.run(work)
         self._claimed = (identity.slot, progress.epoch)
+        self._segments = None
         return progress
 
     async def adopt(self, identity: SourceIdentity) -> None:
@@ -160,8 +187,11 @@ class PostgresStore:
         confirmed_lsn: LSN | None,
         checkpoints: Mapping[str, Position],
         letters: Sequence[DeadLetter] = (),
+        *,
+        parked: Mapping[str, Sequence[Parked]] = NOTHING_PARKED,
+        removed: Mapping[str, Sequence[bytes]] = NOTHING_REMOVED,
     ) -> None:
-        """Save progress and the letters it passes in one transaction; see the protocol."""
+        """Save progress, and the letters and parked changes it passes, in one transaction; see the protocol."""
         slot, epoch = self._claim()
         parameters = {
             "slot": slot,
@@ -171,19 +201,166 @@ class PostgresStore:
             "commit_lsns": [str(position.commit_lsn) for position in checkpoints.values()],
             "ordinals": [position.ordinal for position in checkpoints.values()],
         }
+        touches_backlog = any(parked.values()) or any(removed.values())
 
         async def work(connection: AsyncConnection[Any]) -> None:
-            if not letters:
+            if not letters and not touches_backlog:
                 await connection.execute(self._statements["save_progress"], parameters)
                 return
             rows = [self._row(slot, letter) for letter in letters]
-            # The slot's row is locked first: of two processes with letters in common, one waits there, and neither
-            # for the other's letters.
-            async with connection.pipeline(), connection.transaction(), connection.cursor() as cursor:
+            gone = await self._places(connection, slot, parked, removed) if touches_backlog else ()
+            statements: list[tuple[sql.Composed, dict[str, object]]] = [
+                (
+                    self._statements.fill("take_out", table=self._segment_table(segment)),
+                    {"segment": segment, "ids": ids},
+                )
+                for segment, ids in gone
+            ]
+
+            async def send(cursor: AsyncCursor[Any]) -> None:
+                # The slot's row is locked first: of two processes with letters in common, one waits there, and neither
+                # for the other's letters.
                 await cursor.execute(self._statements["save_progress"], parameters)
-                await cursor.executemany(self._statements["set_aside"], rows)
+                if rows:
+                    await cursor.executemany(self._statements["set_aside"], rows)
+                for statement, its_parameters in statements:
+                    await cursor.execute(statement, its_parameters)
+
+            written = []
+            if any(parked.values()):
+                # COPY can't be pipelined.
+                async with connection.transaction(), connection.cursor() as cursor:
+                    async with connection.pipeline():
+                        await send(cursor)
+                    written = [
+                        await self._park(connection, slot, trigger, some) for trigger, some in parked.items() if some
+                    ]
+            else:
+                async with connection.pipeline(), connection.transaction(), connection.cursor() as cursor:
+                    await send(cursor)
+            if touches_backlog:
+                self._unsure = False
+                self._writes += 1
+                for each in written:
+                    if self._segments is not None:
+                        self._segments.written(*each)
 
         await self._progress.run(work)
+
+    # -- the backlog -------------------------------------------------------------------------------------------------
+
+    async def backlogs(self, slot: str) -> Mapping[str, BacklogSize]:
+        """By trigger, what its backlog holds; see the protocol."""
+
+        async def work(connection: AsyncConnection[Any]) -> Mapping[str, BacklogSize]:
+            rows = await (await connection.execute(self._statements["backlogs"], {"slot": slot})).fetchall()
+            return {trigger: BacklogSize(events, body_bytes) for trigger, events, body_bytes in rows}
+
+        return await self._letters.run(work)
+
+    async def read_backlog(self, trigger: str, after: bytes, *, events: int, body_bytes: int) -> Sequence[Parked]:
+        """A page of a trigger's backlog; see the protocol."""
+        slot, _ = self._claim()
+        parameters: dict[str, object] = {"rows": events, "bytes": body_bytes}
+
+        async def work(connection: AsyncConnection[Any]) -> Sequence[Parked]:
+            while self._segments is None:
+                writes = self._writes
+                loaded = await self._load_segments(connection, slot)
+                if writes == self._writes:  # else a save came in between, and may not be in it
+                    self._segments = loaded
+            # Each step leaves behind the segments that were found to hold nothing in its range.
+            for start, until, numbers in self._segments.ranges(trigger, after.decode("ascii")):
+                parts = [
+                    self._statements.fill("page_of_segment", table=self._segment_table(number)) for number in numbers
+                ]
+                query = self._statements.fill("page_of_backlog", segments=sql.SQL(" UNION ALL ").join(parts))
+                async with connection.cursor(binary=True) as cursor:
+                    await cursor.execute(query, {**parameters, "after": start, "until": until})
+                    rows = await cursor.fetchall()
+                if rows:
+                    return read_rows(rows, self._backlog.incoming)
+            return []
+
+        async with self._reading_or_dropping:
+            return await self._backlog.run(work)
+
+    async def tidy_backlog(self) -> None:
+        """
+        Drop segments that have become empty.
+
+        Raises:
+            StoreError: also where somebody reads a segment just now; it is dropped another time.
+        """
+        slot, epoch = self._claim()
+
+        async def work(connection: AsyncConnection[Any]) -> None:
+            rows = await connection.execute(self._statements["empty_segments"], {"slot": slot, "most": _TIDY_SEGMENTS})
+            for (segment,) in await rows.fetchall():
+                # Looked up again at the next use, however this ends; saves have their turn before or after all of it.
+                self._segments = None
+                parameters = {"slot": slot, "epoch": epoch, "segment": segment}
+                await connection.execute(self._statements["close_segment"], parameters)
+
+        if self._segments is not None and not self._segments.any:
+            return
+        async with self._reading_or_dropping:
+            await self._progress.run(work)
+
+    async def _load_segments(self, connection: AsyncConnection[Any], slot: str) -> Segments:
+        rows = await (await connection.execute(self._statements["segments"], {"slot": slot})).fetchall()
+        return Segments(rows)
+
+    async def _places(
+        self,
+        connection: AsyncConnection[Any],
+        slot: str,
+        parked: Mapping[str, Sequence[Parked]],
+        removed: Mapping[str, Sequence[bytes]],
+    ) -> Sequence[tuple[int, list[str]]]:
+        """Where the rows may stand that are to be taken out."""
+        # Until this save has been answered for, the next one must reckon with its rows.
+        unsure, self._unsure = self._unsure, True
+        if unsure or self._segments is None:
+            self._segments = await self._load_segments(connection, slot)
+        places: list[tuple[int, list[str]]] = []
+        for trigger in {**removed, **parked}:
+            ids = [event_id.decode("ascii") for event_id in removed.get(trigger, ())]
+            if unsure:
+                ids += [each.event.id.decode("ascii") for each in parked.get(trigger, ())]
+            places += self._segments.places(trigger, ids)
+        return places
+
+    async def _park(
+        self, connection: AsyncConnection[Any], slot: str, trigger: str, changes: Sequence[Parked]
+    ) -> tuple[int, str, str, str, int]:
+        """Copy changes into the trigger's last segment, or a new one; returns what is to be noted once committed."""
+        if self._segments is None:
+            raise InvariantBroken("changes were to be parked before it was known where")
+        segment = self._segments.writable(trigger)
+        if segment is None:
+            segment = int(
+                await _value(connection, self._statements["open_segment"], {"slot": slot, "trigger": trigger})
+            )
+        # COPY has no parameters, so nothing looks for their placeholders in names.
+        table = sql.Identifier(self._schema, f"backlog_{segment}")
+        async with connection.cursor() as cursor:
+            async with cursor.copy(self._statements.fill("park", table=table)) as copy:
+                for block in copy_data(trigger, changes, self._progress.outgoing):
+                    await copy.write(block)
+            if cursor.rowcount != len(changes):
+                raise InvariantBroken(f"{len(changes)} changes were parked, and the server counts {cursor.rowcount}")
+        ids = [each.event.id for each in changes]
+        first, last = min(ids).decode("ascii"), max(ids).decode("ascii")
+        body_bytes = sum([len(each.event.body) for each in changes])
+        await connection.execute(
+            self._statements["count_parked"],
+            {"segment": segment, "first": first, "last": last, "events": len(changes), "body_bytes": body_bytes},
+        )
+        return segment, trigger, first, last, body_bytes
+
+    def _segment_table(self, segment: int) -> sql.Identifier:
+        return sql.Identifier(self._schema.replace("%", "%%"), f"backlog_{segment}")
 
     # -- dead letters ------------------------------------------------------------------------------------------------
 

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Final, Protocol
 
-from bridge.change import Position
+from bridge.change import Event, Position
 from bridge.lsn import LSN
 
 
@@ -67,6 +68,28 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
+class Parked:
+    """
+    A change in the backlog, with what it has against it. Unique by (slot, trigger, event id).
+
+    A store keeps the event byte for byte; of its transaction, once read back, only position and commit time are left.
+    """
+
+    event: Event
+    attempts: int = 0
+    first_failed_at: float = 0.0
+    """Seconds since 1970; 0 without failed attempts."""
+
+
+@dataclass(frozen=True, slots=True)
+class BacklogSize:
+    """What one trigger has in the backlog."""
+
+    events: int
+    body_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class LetterFilter:
     """Which dead letters; None means any. All given conditions must hold."""
 
@@ -83,6 +106,8 @@ class LetterFilter:
 
 
 ANY_LETTER: Final = LetterFilter()
+NOTHING_PARKED: Final[Mapping[str, Sequence[Parked]]] = MappingProxyType({})
+NOTHING_REMOVED: Final[Mapping[str, Sequence[bytes]]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,17 +178,51 @@ class Store(Protocol):
         confirmed_lsn: LSN | None,
         checkpoints: Mapping[str, Position],
         letters: Sequence[DeadLetter] = (),
+        *,
+        parked: Mapping[str, Sequence[Parked]] = NOTHING_PARKED,
+        removed: Mapping[str, Sequence[bytes]] = NOTHING_REMOVED,
     ) -> None:
         """
-        Save progress, and the letters it passes, in one transaction.
+        Save progress, and the letters and the parked changes that it passes, in one transaction.
 
         Durable when it returns, so that the slot may be confirmed. Saving the same again changes nothing, so a save
-        whose answer was lost may be repeated.
+        whose answer was lost may be repeated; until it has been, nothing else may be parked.
+
+        Args:
+            confirmed_lsn: to be confirmed once this has returned.
+            checkpoints: by trigger.
+            letters: of any trigger.
+            parked: by trigger, changes to put into the backlog, in event order.
+            removed: by trigger, ids of changes to take out of it, in any order; before `parked` is put in, so that
+                one may be put in anew. What is not there is no error.
 
         Raises:
             StoreFenced: another process has claimed the slot since.
             InvariantBroken: a stored position would move back.
         """
+        ...
+
+    async def backlogs(self, slot: str) -> Mapping[str, BacklogSize]:
+        """By trigger, what its backlog holds; triggers without one are left out. Claims nothing."""
+        ...
+
+    async def read_backlog(self, trigger: str, after: bytes, *, events: int, body_bytes: int) -> Sequence[Parked]:
+        """
+        A page of a trigger's backlog of the claimed slot, in event order.
+
+        Args:
+            trigger: its name.
+            after: the event id that the page begins behind; empty for the beginning.
+            events: most on the page.
+            body_bytes: the page ends with the event that reaches them.
+
+        Returns:
+            At least one change where there is any behind `after`; not always as many as would fit.
+        """
+        ...
+
+    async def tidy_backlog(self) -> None:
+        """Give back the space of what was taken out of the claimed slot's backlog. To be called now and then."""
         ...
 
     async def letters(self, where: LetterFilter, *, limit: int | None = None) -> Sequence[DeadLetter]:

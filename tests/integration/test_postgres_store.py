@@ -14,13 +14,13 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from bridge.change import Position
+from bridge.change import Event, Position, Transaction
 from bridge.errors import ConfigError, Disposition, InvariantBroken, StoreError, StoreMisconfigured
 from bridge.lsn import LSN
 from bridge.store import session
 from bridge.store.migrations import latest_version, migration_sql, migrations
 from bridge.store.postgres import PostgresStore
-from bridge.store.protocol import DeadLetter, LetterFilter, SourceIdentity
+from bridge.store.protocol import BacklogSize, DeadLetter, LetterFilter, Parked, SourceIdentity
 
 WHO = SourceIdentity("s", "7584208214917443585", 1, "shop")
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -35,6 +35,9 @@ LETTER = DeadLetter(
     attempts=9,
     first_failed_at=NOON,
     last_failed_at=NOON,
+)
+PARKED = Parked(
+    Event(Position(LSN(6), 0).event_id.encode(), Transaction(6, 5, 0.0, 1), 0, b"k", None, "t", "insert", b"{}"), 1, 1.0
 )
 NAMES = [migration.name for migration in migrations()]
 
@@ -196,6 +199,12 @@ async def everything(store: PostgresStore) -> None:
     async with store.replaying("s", "t") as claim:
         await claim.check()
     assert await store.discard_letters([found.id]) == 1
+    await store.save(LSN(6), {"t": Position(LSN(6), 0)}, [LETTER], parked={"t": [PARKED]}, removed={"t": [b"none"]})
+    assert await store.backlogs("s") == {"t": BacklogSize(1, 2)}
+    assert len(await store.read_backlog("t", b"", events=10, body_bytes=10)) == 1
+    await store.save(LSN(6), {}, removed={"t": [PARKED.event.id]})
+    await store.tidy_backlog()
+    assert await store.backlogs("s") == {}
     await store.forget("s")
     assert (await store.read("s")).epoch == 2
 

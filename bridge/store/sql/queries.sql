@@ -158,3 +158,74 @@ SELECT EXISTS (
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
         AND (classid::bigint << 32 | objid::bigint) = %(key)s AND objsubid = 1
 )
+
+
+-- backlogs --
+SELECT trigger, sum(events)::bigint, sum(body_bytes)::bigint
+FROM {schema}.backlog_segments
+WHERE slot = %(slot)s AND events > 0
+GROUP BY trigger
+ORDER BY trigger
+
+
+-- segments --
+SELECT segment, trigger, first_event_id, last_event_id, written_bytes
+FROM {schema}.backlog_segments
+WHERE slot = %(slot)s
+ORDER BY segment
+
+
+-- open_segment --
+SELECT {schema}.open_backlog_segment(%(slot)s, %(trigger)s)
+
+
+-- park --
+COPY {table} (
+    trigger, event_id, committed_at, table_name, action, ordering_key, old_ordering_key, barrier, attempts,
+    first_failed_at, event
+) FROM STDIN (FORMAT binary)
+
+
+-- count_parked --
+UPDATE {schema}.backlog_segments SET
+    first_event_id = least(first_event_id, %(first)s),
+    last_event_id = greatest(last_event_id, %(last)s),
+    events = events + %(events)s,
+    body_bytes = body_bytes + %(body_bytes)s,
+    written_bytes = written_bytes + %(body_bytes)s
+WHERE segment = %(segment)s
+
+
+-- take_out --
+WITH gone AS (
+    DELETE FROM {table} WHERE event_id = ANY (%(ids)s::text[]) RETURNING octet_length(event) AS size
+)
+UPDATE {schema}.backlog_segments SET
+    events = events - (SELECT count(*) FROM gone),
+    body_bytes = body_bytes - (SELECT coalesce(sum(size), 0) FROM gone)
+WHERE segment = %(segment)s
+
+
+-- page_of_backlog --
+-- As for letters: the sizes come from the rows' headers.
+SELECT
+    event_id, extract(epoch FROM committed_at)::float8, table_name, action, ordering_key, old_ordering_key, barrier,
+    attempts, coalesce(extract(epoch FROM first_failed_at), 0)::float8, event
+FROM (
+    SELECT page.*, sum(octet_length(event)) OVER (ORDER BY event_id) - octet_length(event) AS bytes_before
+    FROM (SELECT * FROM ({segments}) AS merged ORDER BY event_id LIMIT %(rows)s) AS page
+) AS sized
+WHERE bytes_before < %(bytes)s
+ORDER BY event_id
+
+
+-- page_of_segment --
+(SELECT * FROM {table} WHERE event_id > %(after)s AND event_id < %(until)s ORDER BY event_id LIMIT %(rows)s)
+
+
+-- empty_segments --
+SELECT segment FROM {schema}.backlog_segments WHERE slot = %(slot)s AND events = 0 ORDER BY segment LIMIT %(most)s
+
+
+-- close_segment --
+SELECT {schema}.close_backlog_segment(%(slot)s, %(epoch)s, %(segment)s)
