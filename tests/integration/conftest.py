@@ -19,6 +19,7 @@ from bridge.lsn import LSN
 from bridge.observe.status import ServiceState
 from bridge.pgoutput.assembler import Assembler, Route
 from bridge.pgoutput.values import CatalogType
+from bridge.roster import OWN_MESSAGES
 from bridge.service import Service
 from bridge.store.memory import MemoryStore
 from bridge.store.protocol import Store
@@ -63,7 +64,7 @@ class DecodedSlot:
             system_identifier="1",
             start_lsn=0,
             routes=route,
-            message_routes=route,
+            message_routes=lambda prefix: [] if prefix.startswith(OWN_MESSAGES) else route(prefix),
             primary_keys=self.primary_key,
             types=self.type_of,
         )
