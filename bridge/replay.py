@@ -33,6 +33,7 @@ from bridge.delivery.decide import FOREVER, Decision, GivenUp, Policy, decide
 from bridge.delivery.dispatch import EVENT_OVERHEAD_BYTES
 from bridge.delivery.outcome import Busy, Evidence, Failed, Outcome
 from bridge.delivery.target import Invocation, Target
+from bridge.delivery.tenant import tenant_reader
 from bridge.errors import StoreError
 from bridge.store.protocol import DeadLetter, LetterFilter, ReplayClaim, Store
 from bridge.triggers.envelope import Envelope
@@ -70,14 +71,18 @@ class ReplayPlan:
     bisect_on_error: bool
     hold_key: bool
     """After a letter that fails, younger letters of its key stay."""
+    tenant_column: str | None = None
+    """Where an event says whose it is. Letters then go one at a time: they are few, and of many tenants."""
 
     @classmethod
     def of(cls, settings: TriggerSettings) -> ReplayPlan:
         http = settings.target.http
         batched = http is None or http.batch
+        column = None if settings.target.lambda_ is None else settings.target.lambda_.tenant_id_column
         return cls(
             batched=batched,
-            batch_size=settings.batch_size if batched else 1,
+            batch_size=settings.batch_size if batched and column is None else 1,
+            tenant_column=column,
             maximum_batch_bytes=settings.maximum_batch_bytes,
             parallelization_factor=settings.parallelization_factor,
             bisect_on_error=settings.bisect_batch_on_function_error,
@@ -205,6 +210,9 @@ class Replay:
         )
         self.result = ReplayResult(trigger)
         """So far."""
+        self._tenant_of = (
+            None if plan.tenant_column is None else tenant_reader(plan.tenant_column, lambda event: event.body)
+        )
         self._letter_ids: dict[bytes, int] = {}
         """Of the letters in hand, by event id."""
         self._buffered_bytes = 0
@@ -355,6 +363,7 @@ class Replay:
             batched=self._plan.batched,
             attempt=batch.attempt,
             message_id=envelope.message_id(batch.events),
+            tenant=None if self._tenant_of is None else self._tenant_of(batch.events[0]),
         )
         try:
             outcome = await self._target.deliver(invocation)

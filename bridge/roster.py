@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
+from bridge.batching.groups import by_group, wider
 from bridge.batching.lanes import Window
 from bridge.change import Position
 from bridge.clock import Clock
@@ -17,6 +18,7 @@ from bridge.delivery.circuit import Circuit, Limits
 from bridge.delivery.decide import Policy
 from bridge.delivery.dispatch import Dispatcher, Observer
 from bridge.delivery.target import Target
+from bridge.delivery.tenant import tenant_reader
 from bridge.lsn import LSN
 from bridge.observe.status import TriggerState, TriggerStatus
 from bridge.pgoutput.assembler import Route
@@ -79,17 +81,20 @@ class Roster:
         http = trigger.target.http
         batched = http is None or http.batch
         envelope = Envelope(name, system_identifier)
+        window = Window(
+            batch_size=trigger.batch_size if batched else 1,
+            seconds=trigger.maximum_batching_window_in_seconds,
+            max_bytes=trigger.maximum_batch_bytes,
+            event_overhead_bytes=envelope.event_overhead_bytes,
+        )
+        column = None if trigger.target.lambda_ is None else trigger.target.lambda_.tenant_id_column
+        grouping = None if column is None else by_group(tenant_reader(column, envelope.event), window)
         return Dispatcher(
             name,
             target=target,
             envelope=envelope,
             batched=batched,
-            window=Window(
-                batch_size=trigger.batch_size if batched else 1,
-                seconds=trigger.maximum_batching_window_in_seconds,
-                max_bytes=trigger.maximum_batch_bytes,
-                event_overhead_bytes=envelope.event_overhead_bytes,
-            ),
+            window=window if grouping is None else wider(window),
             policy=Policy(
                 maximum_retry_attempts=trigger.maximum_retry_attempts,
                 maximum_record_age_seconds=trigger.maximum_record_age_in_seconds,
@@ -108,6 +113,7 @@ class Roster:
                     window_seconds=trigger.circuit_breaker.window_in_seconds,
                 )
             ),
+            grouping=grouping,
         )
 
     # -- routes --------------------------------------------------------------------------------------------------------

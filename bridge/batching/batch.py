@@ -15,7 +15,7 @@ class Batch:
     leaves. The keys of the whole chain stay held until its last batch is done.
     """
 
-    __slots__ = ("attempt", "events", "not_before", "size", "then")
+    __slots__ = ("attempt", "events", "group", "not_before", "size", "then")
 
     def __init__(
         self,
@@ -25,6 +25,7 @@ class Batch:
         attempt: int = 1,
         then: Batch | None = None,
         not_before: float = 0.0,
+        group: tuple[str | None] | None = None,
     ) -> None:
         self.events = events
         self.size = size
@@ -34,6 +35,8 @@ class Batch:
         self.then = then
         self.not_before = not_before
         """Monotonic time before which it may not be sent (again)."""
+        self.group = group
+        """What all of its events have in common (`groups.py`); None where nothing was divided by."""
 
     def __repr__(self) -> str:
         return f"Batch({len(self.events)} events from {self.events[0].id.decode()}, attempt {self.attempt})"
@@ -64,7 +67,7 @@ def bisect(batch: Batch) -> list[Batch]:
     Keys are kept whole where that is possible, and then both halves may be in flight together. A batch whose events all
     hang together by their keys, or that has followers already, is cut by position, the second half to follow the first.
     """
-    groups = _by_key(batch.events) if batch.then is None else []
+    groups = events_by_key(batch.events) if batch.then is None else []
     if len(groups) < 2:
         middle = len(batch.events) // 2
         second = part_of(batch, batch.events[middle:], then=batch.then)
@@ -80,14 +83,15 @@ def bisect(batch: Batch) -> list[Batch]:
 def part_of(batch: Batch, events: Sequence[Event], *, then: Batch | None = None) -> Batch:
     """Some of a batch's events as a batch; sizes are shared out by the events' own bytes."""
     overhead = (batch.size - sum(len(event.body) for event in batch.events)) // max(len(batch.events), 1)
-    return Batch(events, sum(len(event.body) + overhead for event in events), attempt=batch.attempt, then=then)
+    size = sum(len(event.body) + overhead for event in events)
+    return Batch(events, size, attempt=batch.attempt, then=then, group=batch.group)
 
 
 def _id(event: Event) -> bytes:
     return event.id
 
 
-def _by_key(events: Sequence[Event]) -> list[list[Event]]:
+def events_by_key(events: Sequence[Event]) -> list[list[Event]]:
     """Events grouped such that no key stands in two groups, in order of first appearance."""
     groups: dict[int, list[Event]] = {}
     group_of: dict[bytes, int] = {}

@@ -23,6 +23,7 @@ Every operation costs a constant for each event, once; thousands of keys that ba
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,9 @@ from dataclasses import dataclass, replace
 from bridge.batching.batch import Batch
 from bridge.change import Event
 from bridge.errors import InvariantBroken
+
+_AT_ONCE = -math.inf
+"""Before any time: what was divided before it was sent goes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,12 @@ class Lanes:
             self._waiting_bytes += sum(len(event.body) for event in events)
             self._arrivals.append((now, events[-1].id))
 
+    def divide(self, batch: Batch, parts: Sequence[Batch]) -> None:
+        """Hand a batch back as parts that go before anything else; none of it was sent."""
+        for part in parts:
+            part.not_before = _AT_ONCE
+        self.retry(batch, parts)
+
     def lower_max_bytes(self, max_bytes: int) -> None:
         """The target has shown that it takes no more than this; what is not sent yet is batched by it."""
         if max_bytes < self._window.max_bytes:
@@ -122,7 +132,7 @@ class Lanes:
         if self._barrier:
             return self._take_retry() if retry_due else None
         # Batches that failed take turns with fresh events: many slow failures must not take every slot.
-        if retry_due and not self._retried_last:
+        if retry_due and (not self._retried_last or self._backing_off[0][0] == _AT_ONCE):
             self._retried_last = True
             return self._take_retry()
         batch = self._gather() if self._ready or self._closed(now) else None

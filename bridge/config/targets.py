@@ -113,6 +113,15 @@ class LambdaTargetSettings(Section):
     """
     tenant_id: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_.:/=+@ -]{1,256}$")] = None
     """Tenant that every invocation names, for functions with tenant isolation."""
+    tenant_id_column: Name | None = None
+    """In place of `tenant_id`: the column whose value is the tenant's id. A batch then holds one tenant's events."""
+    durable_execution_name: bool = False
+    """
+    Whether an invocation names its durable execution, for durable functions: a repeated call then joins the execution
+    that may be running already, and no work is started twice.
+    """
+    trace_headers: bool = True
+    """Whether a call carries an X-Ray trace id; whether it is sampled is left to the function."""
     envelope: EnvelopeName = "pgbridge"
     """Outer form of what is sent. Default: `{"Records": [event, …]}`."""
 
@@ -130,6 +139,12 @@ class LambdaTargetSettings(Section):
     @classmethod
     def _is_a_url(cls, value: str | None, info: ValidationInfo) -> str | None:
         return value and _check_url(value, allow_plain_http=info.data.get("allow_plain_http", False))
+
+    @model_validator(mode="after")
+    def _one_tenant(self) -> LambdaTargetSettings:
+        if self.tenant_id is not None and self.tenant_id_column is not None:
+            raise ValueError("tenant_id and tenant_id_column are both set; keep one of them")
+        return self
 
     @model_validator(mode="after")
     def _one_qualifier(self) -> LambdaTargetSettings:
@@ -296,6 +311,25 @@ class SigningSettings(Section):
         return value
 
 
+class TlsSettings(Section):
+    """How the endpoint and we prove to each other who we are, where the usual authorities are not enough (mTLS)."""
+
+    certificate: Secret | None = None
+    """Our certificate and its chain, PEM; `file:`, `secretsmanager:` or `ssm:`."""
+    key: Secret | None = None
+    """Its private key, PEM, not encrypted. Default: it stands in `certificate`, too."""
+    authorities: Secret | None = None
+    """Certificates, PEM, that the endpoint's must come from. Default: those that this machine trusts."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> TlsSettings:
+        if self.certificate is None and self.key is not None:
+            raise ValueError("key is set without a certificate; set certificate as well")
+        if self.certificate is None and self.authorities is None:
+            raise ValueError("it is empty; set certificate, authorities, or both")
+        return self
+
+
 class HttpTargetSettings(Section):
     """An HTTP endpoint that takes POST requests. Redirects are failures."""
 
@@ -314,6 +348,12 @@ class HttpTargetSettings(Section):
     """Standard Webhooks signature. Default: none."""
     timeout_in_seconds: Timeout = 15.0
     """Seconds until a request without an answer counts as failed. Default 15, as webhook receivers are built for."""
+    compression: Literal["gzip"] | None = None
+    """gzip compresses each request's body. Default: none, as few receivers of webhooks expect it."""
+    tls: TlsSettings | None = None
+    """Client certificate and authorities. Default: no certificate, and the authorities that this machine trusts."""
+    trace_headers: bool = True
+    """Whether a request carries W3C's `traceparent`."""
     envelope: HttpEnvelopeName = "pgbridge"
     """Outer form of what is sent."""
 

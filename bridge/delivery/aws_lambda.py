@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -23,12 +24,14 @@ from bridge.delivery.answer import Answer, Fault, NoAnswer
 from bridge.delivery.aws import AwsCredentials, AwsUnusable, NoAwsCredentials, NoAwsRegion, lambda_client, region_of
 from bridge.delivery.batch_response import Report
 from bridge.delivery.classify import fault_outcome, fault_remedy, lambda_error_code, lambda_outcome
+from bridge.delivery.durable import DurableNames
 from bridge.delivery.http import BODY_BYTES, REPORT_BYTES_PER_EVENT, USER_AGENT, host_header
 from bridge.delivery.http_client import HttpClient
 from bridge.delivery.lambda_errors import CREDENTIALS_REFUSED, remedy
-from bridge.delivery.outcome import Busy, Evidence, Misconfigured, Outcome
+from bridge.delivery.outcome import Busy, Delivered, Evidence, Failed, Misconfigured, Outcome, Partial, Rejected
 from bridge.delivery.sigv4 import AwsKeys, SigV4Signer
 from bridge.delivery.target import Invocation, TargetFinding
+from bridge.delivery.tracing import XRAY_HEADER, trace_headers
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
@@ -78,6 +81,9 @@ class LambdaTarget:
         endpoint_url: str | None = None,
         timeout_seconds: float | None = None,
         tenant_id: str | None = None,
+        tenant_column: str | None = None,
+        durable: bool = False,
+        traced: bool = True,
     ) -> None:
         """
         Make the target without looking anything up.
@@ -94,6 +100,9 @@ class LambdaTarget:
             endpoint_url: None for the SDK's own.
             timeout_seconds: for one call; None for the function's own limit and a margin.
             tenant_id: for functions with tenant isolation.
+            tenant_column: in place of it: what each invocation's `tenant` was read from.
+            durable: name the execution, so that a repeated call joins the one that may be running.
+            traced: send an X-Ray trace header.
         """
         self._function_name = function_name
         self._qualifier = None if function_name.endswith(f":{qualifier}") else qualifier
@@ -109,6 +118,9 @@ class LambdaTarget:
         self._function_timeout_seconds: float | None = None
         self._endpoint: _Endpoint | None = None
         self._lock = asyncio.Lock()
+        self._tenant_column = tenant_column
+        self._durable = DurableNames() if durable else None
+        self._traced = traced
         self._headers = {
             "Content-Type": "application/json",
             "X-Amz-Invocation-Type": "Event" if event else "RequestResponse",
@@ -119,6 +131,9 @@ class LambdaTarget:
             self._headers["X-Amz-Tenant-Id"] = tenant_id
 
     async def deliver(self, invocation: Invocation) -> Outcome:
+        if self._tenant_column is not None and invocation.tenant is None:
+            error = f"the event does not say whose it is: it has no tenant's id in the column {self._tenant_column}"
+            return Rejected(Evidence(error), final=True)
         try:
             endpoint = self._endpoint or await self._find_endpoint()
             keys = await self._keys(endpoint)
@@ -126,12 +141,12 @@ class LambdaTarget:
             evidence = Evidence(unusable.error)
             return Misconfigured(evidence, unusable.remedy) if unusable.lasting else Busy(evidence)
         timeout_seconds = await self._limit_seconds(endpoint)
-        headers = self._headers if self._event else {**self._headers, "X-Amz-Client-Context": _context(invocation)}
+        headers = self._headers_for(invocation)
         signed = endpoint.signer.headers(keys, headers, invocation.body, self._clock.now())
         report = self._report if invocation.batched else Report.IGNORED
         answer = await self._client.post(
             endpoint.url,
-            {**headers, **signed, "User-Agent": USER_AGENT},
+            {**headers, **signed, "User-Agent": USER_AGENT, **self._unsigned()},
             invocation.body,
             timeout_seconds=timeout_seconds,
             body_limit=BODY_BYTES
@@ -151,6 +166,8 @@ class LambdaTarget:
         if isinstance(outcome, Misconfigured):
             return await self._refused(answer, outcome, keys)
         self._credentials.proved()
+        if self._durable is not None:
+            self._learn(self._durable, answer, outcome, invocation)
         return outcome
 
     async def check(self) -> Sequence[TargetFinding]:
@@ -171,6 +188,31 @@ class LambdaTarget:
 
     async def close(self) -> None:
         await self._client.close()
+
+    def _headers_for(self, invocation: Invocation) -> dict[str, str]:
+        headers = dict(self._headers)
+        if not self._event:
+            headers["X-Amz-Client-Context"] = _context(invocation)
+        if invocation.tenant is not None:
+            headers["X-Amz-Tenant-Id"] = invocation.tenant
+        if self._durable is not None:
+            headers["X-Amz-Durable-Execution-Name"] = self._durable.name(invocation.trigger, invocation.body)
+        return headers
+
+    def _unsigned(self) -> dict[str, str]:
+        """Not covered by the signature, as in the SDKs: proxies on the way may write them anew."""
+        if not self._traced:
+            return {}
+        return {XRAY_HEADER: trace_headers(self._clock.now(), random.getrandbits)[1]}
+
+    @staticmethod
+    def _learn(durable: DurableNames, answer: Answer, outcome: Outcome, invocation: Invocation) -> None:
+        """Whether the execution of this name is over, which decides on the next call's."""
+        # With 200 the function has answered, whatever its answer was; a failure of Lambda's own leaves it unknown.
+        if isinstance(outcome, Partial | Failed) and answer.status == 200:
+            durable.failed(invocation.body)
+        elif isinstance(outcome, Delivered):
+            durable.ended(invocation.body)
 
     def _without_answer(self, answer: NoAnswer) -> Outcome:
         if answer.fault is not Fault.TIMEOUT:

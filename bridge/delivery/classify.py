@@ -22,6 +22,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -163,6 +164,8 @@ def lambda_outcome(
             status=status,
             request_id=_request_id(headers, ("x-amzn-requestid",)),
             log_tail=_log_tail(headers.get("X-Amz-Log-Result")),
+            function_error=_name(function_error),
+            executed_version=_name(headers.get("X-Amz-Executed-Version")),
         )
         return Failed(evidence) if function_error is not None else _reported(answer, ids, report, evidence)
     return _api_error(answer, function, now)
@@ -213,7 +216,7 @@ def _reported(answer: Answer, ids: Sequence[str], report: Report, evidence: Evid
 
 
 def _with_error(evidence: Evidence, error: str, body: bytes) -> Evidence:
-    return Evidence(error, _text(body), evidence.status, evidence.request_id, evidence.log_tail)
+    return replace(evidence, error=error, detail=_text(body))
 
 
 def _function_error(kind: str, body: bytes) -> str:
@@ -222,7 +225,11 @@ def _function_error(kind: str, body: bytes) -> str:
 
 
 def _names(*values: Any) -> list[str]:
-    return [value for value in values if isinstance(value, str) and _NAME.fullmatch(value)]
+    return [name for value in values if (name := _name(value)) is not None]
+
+
+def _name(value: Any) -> str | None:
+    return value if isinstance(value, str) and _NAME.fullmatch(value) else None
 
 
 def _object(body: bytes) -> Mapping[str, Any]:

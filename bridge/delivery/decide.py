@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from bridge.batching.batch import Batch, bisect, part_of
 from bridge.change import Event
@@ -50,6 +51,15 @@ class Charge:
 NO_CHARGE = Charge(0, 0.0)
 
 
+class Condition(StrEnum):
+    """Why a record is set aside: an event source mapping's own words where it has them."""
+
+    RETRY_ATTEMPTS_EXHAUSTED = "RetryAttemptsExhausted"
+    RECORD_AGE_EXCEEDED = "RecordAgeExceeded"
+    RECORD_TOO_LARGE = "RecordTooLarge"
+    RECORD_REJECTED = "RecordRejected"
+
+
 @dataclass(frozen=True, slots=True)
 class GivenUp:
     """A record to set aside, with its reason."""
@@ -59,6 +69,7 @@ class GivenUp:
     charge: Charge
     certain: bool = False
     """The reason lies in the record whatever the target does: too old, too large, aborted, or failed among others."""
+    condition: Condition = Condition.RETRY_ATTEMPTS_EXHAUSTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +139,11 @@ def decide(
             if len(batch.events) > 1:
                 return Decision(parts=[(part, 0.0) for part in bisect(batch)])
             certain = isinstance(outcome, TooLarge) or outcome.final
+            condition = Condition.RECORD_TOO_LARGE if isinstance(outcome, TooLarge) else Condition.RECORD_REJECTED
             if not charging and not certain:
                 return Decision(parts=[(_again(batch), 0.0)])
             (event,) = batch.events
-            return Decision(given_up=[GivenUp(event, evidence, _charged(event, charges, now), certain)])
+            return Decision(given_up=[GivenUp(event, evidence, _charged(event, charges, now), certain, condition)])
 
 
 def expired(batch: Batch, charges: Mapping[bytes, Charge], policy: Policy, *, now: float) -> Sequence[GivenUp]:
@@ -141,7 +153,13 @@ def expired(batch: Batch, charges: Mapping[bytes, Charge], policy: Policy, *, no
         return ()
     evidence = Evidence(f"older than maximum_record_age_in_seconds ({limit:g} s)")
     return [
-        GivenUp(event, evidence, charges.get(event.id, Charge(0, now)), certain=True)
+        GivenUp(
+            event,
+            evidence,
+            charges.get(event.id, Charge(0, now)),
+            certain=True,
+            condition=Condition.RECORD_AGE_EXCEEDED,
+        )
         for event in batch.events
         if now - event.transaction.committed_at > limit
     ]
@@ -231,4 +249,4 @@ def _exhausted(charge: Charge, policy: Policy) -> bool:
 
 
 def _again(batch: Batch) -> Batch:
-    return Batch(batch.events, batch.size, attempt=batch.attempt + 1, then=batch.then)
+    return Batch(batch.events, batch.size, attempt=batch.attempt + 1, then=batch.then, group=batch.group)

@@ -18,6 +18,7 @@ from typing import Protocol
 import structlog
 
 from bridge.batching.batch import Batch, part_of
+from bridge.batching.groups import Grouping
 from bridge.batching.lanes import Lanes, Window
 from bridge.change import Event, Position
 from bridge.clock import Clock
@@ -76,6 +77,7 @@ class Dispatcher:
         failed: called with a bug of ours, which ends the process.
         observer: told of each call.
         circuit: decides when the target counts as down; None for one with the default limits.
+        grouping: divides batches by tenant.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Dispatcher:
         failed: Callable[[BaseException], None],
         observer: Observer | None = None,
         circuit: Circuit | None = None,
+        grouping: Grouping | None = None,
     ) -> None:
         self.trigger = trigger
         self.inbox: list[Event] = []
@@ -118,6 +121,7 @@ class Dispatcher:
         self._failed = failed
         self._observer = observer
         self._circuit = circuit or Circuit()
+        self._grouping = grouping
         self._charges: dict[bytes, Charge] = {}
         self._flights: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -206,6 +210,9 @@ class Dispatcher:
                 batch = self._lanes.take(now)
                 if batch is None:
                     break
+                if self._grouping is not None and batch.group is None:
+                    self._lanes.divide(batch, self._grouping.divide(batch))
+                    continue
                 self._send(batch)
         self._set_timer(now)
 
@@ -251,6 +258,7 @@ class Dispatcher:
             batched=self._batched,
             attempt=batch.attempt,
             message_id=self._envelope.message_id(events),
+            tenant=None if batch.group is None else batch.group[0],
         )
         try:
             outcome = await self._target.deliver(invocation)
@@ -263,6 +271,7 @@ class Dispatcher:
         self._count(outcome, len(events), now - started)
         if isinstance(outcome, TooLarge) and len(events) > 1:
             self._lanes.lower_max_bytes(batch.size // 2)
+            self._grouping = self._grouping and self._grouping.lower_max_bytes(batch.size // 2)
         circuit = self._circuit
         if circuit.observe(outcome, events, began_at=started_at, began=started, now=now) is Turn.OPENED:
             self._forgive()
@@ -422,6 +431,8 @@ class Dispatcher:
             wake = None if self._paused_until == float("inf") else self._paused_until
         if wake is None or len(self._flights) >= (1 if self._probing else self._parallel):
             return  # a landing calls `pump`
+        if self.unsaved >= self._most_unsaved:
+            return  # and so does a save
         if self._timer is not None:
             if now < self._timer_at <= wake:
                 return

@@ -14,6 +14,7 @@ from bridge.delivery.http import AwsSigning, HttpTarget
 from bridge.delivery.http_client import HttpClient
 from bridge.delivery.identity import IdentityKeeper, OAuth2Client, Proofs
 from bridge.delivery.target import Target
+from bridge.delivery.tls import ClientTls
 from bridge.errors import ConfigError
 from bridge.secret import SecretResolver
 
@@ -67,6 +68,9 @@ def _lambda_target(settings: LambdaTargetSettings, report: Report, clock: Clock)
         endpoint_url=settings.endpoint_url,
         timeout_seconds=settings.timeout_in_seconds if "timeout_in_seconds" in settings.model_fields_set else None,
         tenant_id=settings.tenant_id,
+        tenant_column=settings.tenant_id_column,
+        durable=settings.durable_execution_name,
+        traced=settings.trace_headers,
     )
 
 
@@ -95,4 +99,14 @@ def _http_target(settings: HttpTargetSettings, report: Report, secrets: SecretRe
         timeout_seconds=settings.timeout_in_seconds,
         report=report if settings.batch else Report.IGNORED,
         aws=aws,
+        tls=None
+        if settings.tls is None
+        else ClientTls(
+            secrets,
+            certificate=settings.tls.certificate,
+            key=settings.tls.key,
+            authorities=settings.tls.authorities,
+        ),
+        compressed=settings.compression == "gzip",
+        traced=settings.trace_headers,
     )

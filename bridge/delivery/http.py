@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +25,9 @@ from bridge.delivery.identity import Identity, IdentityKeeper
 from bridge.delivery.outcome import Busy, Evidence, Misconfigured, Outcome
 from bridge.delivery.sigv4 import AwsKeys, SigV4Signer
 from bridge.delivery.target import Invocation, TargetFinding
+from bridge.delivery.tls import ClientTls
+from bridge.delivery.tracing import W3C_HEADER, trace_headers
+from bridge.errors import ConfigError, SecretUnavailable
 
 USER_AGENT: Final = f"pgbridge/{__version__}"
 
@@ -30,6 +35,10 @@ BODY_BYTES: Final = 64 * 1024
 """How much of an answer is read. Enough for any error page's first words, too little to be drowned in."""
 REPORT_BYTES_PER_EVENT: Final = 128
 """A failed record takes 50 bytes in a report, 100 where it is indented; so a report of all of them still fits."""
+
+_GZIP_LEVEL: Final = 6
+_COMPRESSED_HERE_BYTES: Final = 64 * 1024
+"""About a millisecond; what takes longer is done in a thread, and the stream's reader need not wait for it."""
 
 _RENEW_TRUST_SECONDS: Final = 10.0
 _EXPIRES_SOON_SECONDS: Final = 14 * 86400.0
@@ -59,6 +68,9 @@ class HttpTarget:
         timeout_seconds: float,
         report: Report,
         aws: AwsSigning | None = None,
+        tls: ClientTls | None = None,
+        compressed: bool = False,
+        traced: bool = True,
     ) -> None:
         """
         Make the target without connecting.
@@ -71,6 +83,9 @@ class HttpTarget:
             timeout_seconds: for one call, everything included.
             report: whether answers to batches may or must name failed records.
             aws: signs with SigV4 besides.
+            tls: a certificate of our own, or authorities besides the machine's.
+            compressed: send bodies as gzip.
+            traced: send `traceparent`.
         """
         self._url = URL(url)
         self._keeper = keeper
@@ -81,16 +96,28 @@ class HttpTarget:
         self._aws = aws
         self._aws_signer: SigV4Signer | None = None
         self._trust_renewed_at: float | None = None
+        self._tls = tls
+        self._tls_used = tls is None
+        self._compressed = compressed
+        self._traced = traced
 
     async def deliver(self, invocation: Invocation) -> Outcome:
+        if not self._tls_used and (unusable := await self._use_tls()) is not None:
+            return unusable
         identity = self._keeper.known() or await self._keeper.identity()
         if not isinstance(identity, Identity):
             return identity
         now = self._clock.now()
         message_id = invocation.message_id or invocation.ids[0]
         headers = {"Content-Type": "application/json", "User-Agent": USER_AGENT, **identity.headers}
+        body = invocation.body
+        if self._compressed:
+            body = await _gzip(body)
+            headers["Content-Encoding"] = "gzip"
+        if self._traced and W3C_HEADER not in headers:
+            headers[W3C_HEADER] = trace_headers(now, random.getrandbits)[0]
         if identity.signer is not None:
-            headers |= identity.signer.headers(message_id, int(now), invocation.body)
+            headers |= identity.signer.headers(message_id, int(now), body)
         else:
             headers["webhook-id"] = message_id
             headers["webhook-timestamp"] = str(int(now))
@@ -102,19 +129,21 @@ class HttpTarget:
             except AwsUnusable as unusable:
                 evidence = Evidence(unusable.error)
                 return Misconfigured(evidence, unusable.remedy) if unusable.lasting else Busy(evidence)
-            headers |= signer.headers(keys, {"Content-Type": headers["Content-Type"]}, invocation.body, now)
+            headers |= signer.headers(keys, {"Content-Type": headers["Content-Type"]}, body, now)
         report = self._report if invocation.batched else Report.IGNORED
         answer = await self._client.post(
             self._url,
             headers,
-            invocation.body,
+            body,
             timeout_seconds=self._timeout_seconds,
             body_limit=BODY_BYTES
             if report is Report.IGNORED
             else max(BODY_BYTES, REPORT_BYTES_PER_EVENT * len(invocation.ids)),
         )
         if isinstance(answer, NoAnswer):
-            if answer.fault in {Fault.NOT_VERIFIED, Fault.NO_TLS}:
+            # With TLS 1.3 a server that wants another certificate may just hang up.
+            doubtful = {Fault.NOT_VERIFIED, Fault.NO_TLS} | ({Fault.DROPPED} if self._tls is not None else set())
+            if answer.fault in doubtful:
                 await self._renew_trust()
             return fault_outcome(answer)
         outcome = http_outcome(answer, ids=invocation.ids, report=report, now=self._clock.now())
@@ -127,6 +156,9 @@ class HttpTarget:
 
     async def check(self) -> Sequence[TargetFinding]:
         findings = await self._check_proofs()
+        unusable = None if self._tls_used else await self._use_tls()
+        if unusable is not None:
+            findings.append(TargetFinding(ok=False, what=unusable.evidence.error, remedy=_remedy_of(unusable)))
         for url, name in [(self._url, "url"), *((url, "oauth2.token_url") for url in self._keeper.other_urls)]:
             findings.append(await self._check_connection(url, name))
         return findings
@@ -155,7 +187,22 @@ class HttpTarget:
         now = self._clock.monotonic()
         if self._trust_renewed_at is None or now - self._trust_renewed_at >= _RENEW_TRUST_SECONDS:
             self._trust_renewed_at = now
-            await self._client.renew_trust()
+            if self._tls is None:
+                await self._client.renew_trust()
+            else:
+                await self._use_tls(fresh=True)
+
+    async def _use_tls(self, *, fresh: bool = False) -> Outcome | None:
+        """Make the context that the settings ask for; what came in the way, as an outcome that charges nothing."""
+        if self._tls is not None:
+            try:
+                self._client.use_tls(await self._tls.context(fresh=fresh))
+            except ConfigError as error:
+                return Misconfigured(Evidence(error.message), error.remedy or "correct tls of the target")
+            except SecretUnavailable as error:
+                return Busy(Evidence(error.message))
+        self._tls_used = True
+        return None
 
     async def _make_aws_signer(self, aws: AwsSigning) -> SigV4Signer:
         in_host = _REGION_IN_HOST.search(self._url.raw_host or "")
@@ -214,6 +261,13 @@ class HttpTarget:
             what=f"{where}, over {made.tls_version}{until}",
             remedy="renew the endpoint's certificate" if soon else "",
         )
+
+
+async def _gzip(body: bytes) -> bytes:
+    """The same for the same body: no time stands in it, so that every attempt sends the same bytes."""
+    if len(body) <= _COMPRESSED_HERE_BYTES:
+        return gzip.compress(body, _GZIP_LEVEL, mtime=0)
+    return await asyncio.to_thread(gzip.compress, body, _GZIP_LEVEL, mtime=0)
 
 
 def host_header(url: URL) -> str:

@@ -160,9 +160,13 @@ class HttpClient:
         except (AddressRefused, OSError) as error:
             return _no_answer(error, url, timeout_seconds)
 
+    def use_tls(self, context: ssl.SSLContext) -> None:
+        """Make connections from now on with this context."""
+        self._tls = context
+
     async def renew_trust(self) -> None:
         """Read the machine's certificate authorities again, for connections made from now on."""
-        self._tls = await asyncio.to_thread(_tls_context)
+        self._tls = await asyncio.to_thread(tls_context)
 
     async def close(self) -> None:
         session, self._session = self._session, None
@@ -239,10 +243,11 @@ class HttpClient:
 @cache
 def _shared_tls_context() -> ssl.SSLContext:
     """One for all clients: the authorities take 20 ms to read and a megabyte to hold."""
-    return _tls_context()
+    return tls_context()
 
 
-def _tls_context() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
+    """Trusts what this machine trusts."""
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     return context

@@ -29,6 +29,10 @@ class Evidence:
     status: int | None = None
     request_id: str | None = None
     log_tail: str | None = field(default=None, repr=False)
+    function_error: str | None = None
+    """Lambda's word for it: Unhandled or Handled."""
+    executed_version: str | None = None
+    """Of the function, as Lambda says."""
 
 
 NO_EVIDENCE = Evidence("")

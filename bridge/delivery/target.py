@@ -23,6 +23,8 @@ class Invocation:
     """1 on the first call."""
     message_id: str = ""
     """Names this content for the receiver (`webhook-id`); the same on each attempt at the same content."""
+    tenant: str | None = None
+    """Whom all of its events belong to, where the trigger tells tenants apart by a column."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,10 @@ import asyncio
 import base64
 import contextlib
 import datetime as dt
+import gzip
+import hmac
 import ipaddress
+import re
 import socket
 import ssl
 import time
@@ -59,6 +62,7 @@ class Receiver:
     def __init__(self):
         self.requests = []
         self.connections = set()
+        self.certificates = []
         self.answer = lambda request: web.Response()
         self.url = ""
 
@@ -66,6 +70,7 @@ class Receiver:
         body = await request.read()
         self.requests.append((request, body))
         self.connections.add(request.transport.get_extra_info("peername"))
+        self.certificates.append(request.transport.get_extra_info("peercert"))
         response = self.answer(request)
         return await response if asyncio.iscoroutine(response) else response
 
@@ -978,6 +983,155 @@ async def test_a_server_that_wants_a_client_certificate_is_a_fault_of_the_settin
     assert isinstance(outcome, Misconfigured)
     assert outcome.evidence.error.endswith("failed: SSLV3_ALERT_HANDSHAKE_FAILURE")
     assert "client certificate" in outcome.remedy
+
+
+@pytest.fixture
+def client_files(authority):
+    """Certificate and key of a client, in one file and in two."""
+    authority.server("client")
+    both = authority.folder / "client-1.0.pem"
+    end = both.read_text().index("-----BEGIN PRIVATE KEY")
+    (authority.folder / "client.crt").write_text(both.read_text()[:end])
+    (authority.folder / "client.key").write_text(both.read_text()[end:])
+    return authority.folder
+
+
+def asking_for_a_certificate(authority):
+    context = authority.server()
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(authority.bundle)
+    return context
+
+
+@pytest.mark.parametrize(
+    "files", [{"certificate": "client-1.0.pem"}, {"certificate": "client.crt", "key": "client.key"}]
+)
+async def test_a_client_certificate_is_shown_to_who_asks_for_it(authority, client_files, files):
+    tls = {name: f"file:{client_files / file}" for name, file in files.items()}
+    async with (
+        serving(asking_for_a_certificate(authority)) as receiver,
+        configured(url=receiver.url, tls=tls) as target,
+    ):
+        assert await target.deliver(invocation()) == Delivered()
+        assert all(finding.ok for finding in await target.check())
+    assert receiver.certificates[-1]["subject"] == ((("commonName", "client"),),)
+    assert not list(authority.folder.parent.glob("**/pgbridge-*")), "the key's copy is gone"
+
+
+async def test_authorities_of_the_settings_are_trusted_besides_the_machines(tmp_path):
+    private = Authority(tmp_path)
+    async with serving(private.server()) as receiver:
+        async with configured(url=receiver.url, tls={"authorities": private.bundle.read_text()}) as target:
+            assert await target.deliver(invocation()) == Delivered()
+        async with configured(url=receiver.url) as target:
+            assert isinstance(await target.deliver(invocation()), Misconfigured)
+
+
+async def test_a_certificate_that_was_renewed_is_used_without_a_restart(authority, client_files, tmp_path_factory):
+    file = tmp_path_factory.mktemp("certificate") / "client.pem"
+    stranger = Authority(tmp_path_factory.mktemp("stranger"))
+    stranger.server("client")
+    file.write_text((stranger.folder / "client-1.0.pem").read_text())
+    async with (
+        serving(asking_for_a_certificate(authority)) as receiver,
+        configured(url=receiver.url, tls={"certificate": f"file:{file}"}) as target,
+    ):
+        assert not isinstance(await target.deliver(invocation()), Delivered)
+        file.write_text((client_files / "client-1.0.pem").read_text())
+        target._trust_renewed_at = None
+        for _ in range(3):
+            outcome = await target.deliver(invocation())
+        assert outcome == Delivered()
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "words"),
+    [
+        ("client.crt", None, "tls.certificate can't be used with its key"),
+        ("client.crt", "localhost-1.0.pem", "tls.certificate can't be used with its key"),
+        ("missing.pem", None, "can't be read"),
+    ],
+)
+async def test_a_certificate_without_its_key_is_a_fault_of_the_settings(
+    authority, client_files, certificate, key, words
+):
+    authority.server()
+    tls = {"certificate": f"file:{client_files / certificate}"}
+    tls |= {} if key is None else {"key": f"file:{client_files / key}"}
+    async with configured(url="https://localhost:1/", tls=tls) as target:
+        outcome = await target.deliver(invocation())
+        findings = await target.check()
+    assert isinstance(outcome, Misconfigured)
+    assert words in outcome.evidence.error
+    assert words in findings[-2].what
+    assert not findings[-2].ok
+
+
+async def test_an_encrypted_key_is_refused_and_no_password_asked_for(authority, client_files):
+    key = serialization.load_pem_private_key((client_files / "client.key").read_bytes(), None)
+    (client_files / "locked.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")
+        )
+    )
+    tls = {"certificate": f"file:{client_files / 'client.crt'}", "key": f"file:{client_files / 'locked.key'}"}
+    async with configured(url="https://localhost:1/", tls=tls) as target:
+        outcome = await target.deliver(invocation())
+    assert isinstance(outcome, Misconfigured)
+
+
+# gzip and tracing
+
+
+@pytest.mark.parametrize("size", [0, 200_000])
+async def test_a_compressed_body_reads_back_and_is_what_was_signed(receiver, size):
+    large = EVENT[:-1] + b',"text":"' + b"x" * size + b'"}'
+    async with configured(url=receiver.url, compression="gzip", signing={"secrets": [SECRET]}) as target:
+        assert await target.deliver(invocation(large)) == Delivered()
+        assert await target.deliver(invocation(large, attempt=2)) == Delivered()
+    request, body = receiver.last
+    assert request.headers["Content-Encoding"] == "gzip"
+    assert body == large  # aiohttp's server has unpacked it
+    assert receiver.requests[0][1] == body
+
+
+async def test_the_signature_covers_the_compressed_bytes():
+    seen = {}
+
+    async def act(reader, writer):
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+
+    class Keeping(RawServer):
+        async def _serve(self, reader, writer):
+            head = await reader.readuntil(b"\r\n\r\n")
+            lines = head.decode().split("\r\n")[1:]
+            seen["headers"] = {k.lower(): v for k, _, v in (line.partition(": ") for line in lines if line)}
+            seen["body"] = await reader.readexactly(int(seen["headers"]["content-length"]))
+            await act(reader, writer)
+            writer.close()
+
+    async with (
+        Keeping(act) as server,
+        configured(url=server.url, compression="gzip", signing={"secrets": [SECRET]}) as target,
+    ):
+        assert await target.deliver(invocation()) == Delivered()
+    assert gzip.decompress(seen["body"]) == EVENT
+    signed = f"{seen['headers']['webhook-id']}.{seen['headers']['webhook-timestamp']}.".encode() + seen["body"]
+    wanted = base64.b64encode(hmac.digest(bytes(range(32)), signed, "sha256")).decode()
+    assert seen["headers"]["webhook-signature"] == f"v1,{wanted}"
+
+
+async def test_each_request_has_a_traceparent_of_its_own_unless_turned_off(receiver):
+    async with configured(url=receiver.url) as target:
+        await target.deliver(invocation())
+        await target.deliver(invocation())
+    first, second = (request.headers["traceparent"] for request, _ in receiver.requests)
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", first)
+    assert first != second
+    async with configured(url=receiver.url, trace_headers=False) as target:
+        await target.deliver(invocation())
+    assert "traceparent" not in receiver.last[0].headers
 
 
 # check

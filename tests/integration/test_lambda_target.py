@@ -8,6 +8,7 @@ import contextlib
 import datetime as dt
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import boto3
@@ -152,6 +153,55 @@ async def test_the_request_is_the_one_of_the_invoke_api(fake):
     assert orjson.loads(base64.b64decode(request.headers["X-Amz-Client-Context"])) == {
         "custom": {"trigger": "greet", "attempt": "3", "message_id": "shop-greet-2-abc"}
     }
+
+
+async def test_each_call_has_a_trace_id_of_its_own_that_no_signature_covers(fake):
+    async with target_of(fake) as target:
+        await target.deliver(invocation())
+        await target.deliver(invocation())
+    first, second = (request.headers for request, _ in fake.invocations)
+    assert first["X-Amzn-Trace-Id"].startswith("Root=1-")
+    assert "Sampled" not in first["X-Amzn-Trace-Id"]
+    assert first["X-Amzn-Trace-Id"] != second["X-Amzn-Trace-Id"]
+    assert "x-amzn-trace-id" not in first["Authorization"]
+    async with target_of(fake, trace_headers=False) as target:
+        await target.deliver(invocation())
+    assert "X-Amzn-Trace-Id" not in fake.last[0].headers
+
+
+async def test_a_tenant_from_a_column_is_named_for_each_call(fake):
+    async with target_of(fake, tenant_id_column="org") as target:
+        assert await target.deliver(replace(invocation(), tenant="blue")) == Delivered()
+        assert fake.last[0].headers["X-Amz-Tenant-Id"] == "blue"
+        assert "x-amz-tenant-id" in fake.last[0].headers["Authorization"]
+        outcome = await target.deliver(invocation())
+    assert isinstance(outcome, Rejected)
+    assert outcome.final
+    assert "the column org" in outcome.evidence.error
+    assert len(fake.invocations) == 1
+
+
+async def test_a_repeated_call_names_the_same_durable_execution_until_it_has_failed(fake):
+    def name():
+        return fake.last[0].headers["X-Amz-Durable-Execution-Name"]
+
+    async with target_of(fake, durable_execution_name=True, timeout_in_seconds=5) as target:
+        fake.refuses(500, "ServiceException")
+        await target.deliver(invocation())
+        first = name()
+        fake.refuses(429, "TooManyRequestsException")
+        await target.deliver(invocation(attempt=2))
+        assert name() == first
+        fake.returns(b'{"errorType": "ValueError"}', X_Amz_Function_Error="Unhandled")
+        await target.deliver(invocation(attempt=3))
+        assert name() == first
+        await target.deliver(invocation(attempt=4))
+        assert name() != first
+        await target.deliver(invocation(b'{"Records":[]}'))
+        assert name() != first
+    async with target_of(fake) as target:
+        await target.deliver(invocation())
+    assert "X-Amz-Durable-Execution-Name" not in fake.last[0].headers
 
 
 async def test_an_event_invocation_asks_for_no_log_and_settles_when_accepted(fake):

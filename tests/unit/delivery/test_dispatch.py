@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from bridge.batching.groups import Grouping
 from bridge.batching.lanes import Window
 from bridge.change import Event, Position, Transaction
 from bridge.clock import SystemClock
@@ -38,6 +39,7 @@ class Rig:
             "batched": True,
             "wait": 0.0,
             "clock": SystemClock(),
+            "grouping": None,
         } | changes
         self.dispatcher = Dispatcher(
             "t",
@@ -51,6 +53,7 @@ class Rig:
             clock=settings["clock"],
             moved=self.moves.set,
             failed=self.errors.append,
+            grouping=settings["grouping"],
         )
 
     def admit(self, *events: Event) -> None:
@@ -375,3 +378,30 @@ async def test_an_event_too_large_by_itself_lowers_no_limit_and_becomes_a_dead_l
     rig.admit(*[event(n, b"%d" % n) for n in range(1, 5)])
     await rig.settled(5)
     assert len(rig.target.invocations[-1].ids) == 4
+
+
+async def test_a_call_carries_the_events_of_one_tenant_and_names_it():
+    rig = Rig(batch_size=100, grouping=Grouping(lambda one: one.key.decode()[:1], 3, 1 << 20, 60))
+    rig.admit(*[event(n, b"ab"[n % 2 : n % 2 + 1] + b"%d" % n) for n in range(10)])
+    await rig.settled(10)
+    sent = [(invocation.tenant, len(invocation.ids)) for invocation in rig.target.invocations]
+    assert sorted(sent) == [("a", 2), ("a", 3), ("b", 2), ("b", 3)]
+    assert len(set(rig.target.delivered)) == 10
+
+
+async def test_waiting_for_the_store_with_a_retry_due_sets_no_timer():
+    rig = Rig(batch_size=1000, parallel=2)
+    held = asyncio.get_running_loop().create_future()
+    rig.target.answer(held)
+    rig.admit(event(0, b"slow"))
+    await rig.target.called(1)
+    rig.admit(*[event(n) for n in range(1, 8001)])
+    while rig.dispatcher.unsaved < 8000:
+        await asyncio.sleep(0)
+    held.set_result(Failed(EVIDENCE))
+    while rig.dispatcher.in_flight:
+        await asyncio.sleep(0)
+    assert rig.dispatcher.backing_off == 1
+    assert rig.dispatcher._timer is None
+    rig.dispatcher.saved(rig.dispatcher.settled_total)
+    await rig.settled(8001)
