@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
-_WIDTH: Final = 860
-_LEFT: Final = 290
+_WIDTH: Final = 900
+_LEFT: Final = 310
 _RIGHT: Final = 150
 _ROW: Final = 22
 _BAR: Final = 14
@@ -23,6 +23,8 @@ _COLOURS: Final = {
     "events": "#38bdf8",
     "run-1000": "#0369a1",
     "run-100": "#0284c7",
+    "events-python": "#38bdf8",
+    "run-1000-python": "#0369a1",
     "debezium": "#b45309",
 }
 

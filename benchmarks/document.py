@@ -63,7 +63,7 @@ def _environment(results: Mapping[str, Any]) -> str:
     return (
         f"Measured {facts['at']}: {facts['cores']} cores ({facts['processor']}), "
         f"{facts['memory_bytes'] / _GIB:.0f} GiB, Linux {facts['kernel']}, load average {load:.1f} at the start; "
-        f"PostgreSQL {facts['postgres']}, Python {facts['python']}, {packages}; "
+        f"PostgreSQL {facts['postgres']}, Python {facts['python']}, {packages}, decoder: {facts['decoder']}; "
         f"{results['runs']} runs of each reader."
     )
 

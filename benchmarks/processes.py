@@ -167,9 +167,9 @@ class Child:
         )
 
     @classmethod
-    def module(cls, module: str, *arguments: str, name: str | None = None) -> Self:
+    def module(cls, module: str, *arguments: str, environ: Mapping[str, str] | None = None) -> Self:
         """A module of ours, run by this interpreter."""
-        return cls([sys.executable, "-m", module, *arguments], name=name or module)
+        return cls([sys.executable, "-m", module, *arguments], name=module, environ=environ)
 
     @property
     def pid(self) -> int:

@@ -12,6 +12,10 @@ from benchmarks.processes import BenchmarkError, Child, Cpu, Sampler
 from benchmarks.results import REFERENCE, Measurement
 from benchmarks.stage import PUBLICATION, Stage, Transport
 from benchmarks.walsender import WalsenderSampler
+from bridge.pgoutput.execution import DEFAULT
+
+_PURE = {"PGBRIDGE_PURE": "1"}
+_WITHOUT_COMPILED = ", Python alone"
 
 
 class Reader(Protocol):
@@ -73,10 +77,12 @@ class PgRecvlogical:
 class OurReader:
     """The connection alone (`frames`), or with the assembler (`events`)."""
 
-    def __init__(self, mode: Literal["frames", "events"], transport: Transport) -> None:
-        self.name: str = mode
+    def __init__(self, mode: Literal["frames", "events"], transport: Transport, *, pure: bool = False) -> None:
+        self.name = f"{mode}-python" if pure else mode
         self.title = {"frames": "our connection alone", "events": "connection and plan, to event bytes"}[mode]
+        self.title += _WITHOUT_COMPILED if pure else ""
         self.transport: Transport = transport
+        self._environ = _PURE if pure else None
         self._mode = mode
 
     def skip(self) -> str | None:
@@ -86,7 +92,7 @@ class OurReader:
         arguments = (self._mode, stage.dsn(self.transport), slot, PUBLICATION, stage.end_lsn)
         with (
             WalsenderSampler(stage.monitor, slot) as walsender,
-            Child.module("benchmarks.drain", *arguments) as child,
+            Child.module("benchmarks.drain", *arguments, environ=self._environ) as child,
             Sampler(child.pid) as client,
         ):
             done = json.loads(child.line())
@@ -107,10 +113,12 @@ class OurReader:
 class PgbridgeRun:
     """The product as its users start it, to an HTTP receiver in another process on the same machine."""
 
-    def __init__(self, batch_size: int, transport: Transport) -> None:
-        self.name = f"run-{batch_size}"
+    def __init__(self, batch_size: int, transport: Transport, *, pure: bool = False) -> None:
+        self.name = f"run-{batch_size}-python" if pure else f"run-{batch_size}"
         self.title = f"pgbridge run, {batch_size} events a request"
+        self.title += _WITHOUT_COMPILED if pure else ""
         self.transport: Transport = transport
+        self._environ = _PURE if pure else None
         self._batch_size = batch_size
 
     def skip(self) -> str | None:
@@ -118,7 +126,8 @@ class PgbridgeRun:
 
     def drain(self, stage: Stage, slot: str) -> Measurement:
         target = {"http": {"url": stage.receiver_url, "batch": True}}
-        return run.drain(stage, self.transport, slot, {"batch_size": self._batch_size, "target": target})
+        trigger = {"batch_size": self._batch_size, "target": target}
+        return run.drain(stage, self.transport, slot, trigger, environ=self._environ)
 
 
 class Debezium:
@@ -150,5 +159,7 @@ def readers(*, unix: bool, with_debezium: bool) -> list[Reader]:
             PgbridgeRun(100, transport),
         ]
         if transport == "tcp":
+            if DEFAULT.name == "compiled":
+                found += [OurReader("events", transport, pure=True), PgbridgeRun(1000, transport, pure=True)]
             found.append(Debezium(wanted=with_debezium))
     return found if unix else [*found, PgRecvlogical("unix")]

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from benchmarks.processes import ROOT, Cpu
+from bridge.pgoutput.execution import DEFAULT
 
 
 class Spread(NamedTuple):
@@ -183,6 +184,7 @@ def environment(connection: psycopg.Connection, settings: dict[str, str]) -> dic
         "libpq": psycopg.pq.version(),
         "psycopg_implementation": psycopg.pq.__impl__,
         "packages": {name: importlib.metadata.version(name) for name in ("psycopg", "orjson", "aiohttp", "pgbridge")},
+        "decoder": DEFAULT.name,
         "commit": _commit(),
         "server_settings": settings,
     }

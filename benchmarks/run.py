@@ -34,13 +34,13 @@ class Run:
         streaming_cpu: what it had used when it said that it streams.
     """
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, *, environ: Mapping[str, str] | None = None) -> None:
         self._streaming = threading.Event()
         self.streaming_cpu = Cpu()
         self.child = Child(
             [sys.executable, "-c", "from bridge.cli import main; main()", "run", "--config", config],
             name="pgbridge run",
-            environ={"PGBRIDGE_LOG_LEVEL": "info", **_AWS_KEYS},
+            environ={"PGBRIDGE_LOG_LEVEL": "info", **_AWS_KEYS, **(environ or {})},
             on_stderr=self._read_log,
         )
 
@@ -64,7 +64,7 @@ class Run:
 
 
 @contextmanager
-def running(settings: Mapping[str, Any]) -> Iterator[Run]:
+def running(settings: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) -> Iterator[Run]:
     """
     `pgbridge run` with these settings; stopped as an operator stops it.
 
@@ -74,7 +74,7 @@ def running(settings: Mapping[str, Any]) -> Iterator[Run]:
     with tempfile.TemporaryDirectory(prefix="pgbridge-bench-") as folder:
         config = Path(folder) / "pgbridge.yaml"
         config.write_text(yaml.safe_dump(dict(settings)), encoding="utf-8")
-        run = Run(config)
+        run = Run(config, environ=environ)
         with run.child:
             yield run
             run.child.ask_to_stop()
@@ -91,7 +91,14 @@ def settings(stage: Stage, transport: Transport, slot: str, trigger: Mapping[str
     }
 
 
-def drain(stage: Stage, transport: Transport, slot: str, trigger: Mapping[str, Any]) -> Measurement:
+def drain(
+    stage: Stage,
+    transport: Transport,
+    slot: str,
+    trigger: Mapping[str, Any],
+    *,
+    environ: Mapping[str, str] | None = None,
+) -> Measurement:
     """
     Let one trigger's target have everything that the slot holds.
 
@@ -101,7 +108,7 @@ def drain(stage: Stage, transport: Transport, slot: str, trigger: Mapping[str, A
     receiver_before = cpu_of(stage.receiver.pid) or Cpu()
     with (
         WalsenderSampler(stage.monitor, slot) as walsender,
-        running(settings(stage, transport, slot, trigger)) as run,
+        running(settings(stage, transport, slot, trigger), environ=environ) as run,
     ):
         run.wait_until_streaming()
         done = json.loads(stage.receiver.line(while_running=run.child))
