@@ -25,11 +25,6 @@ from bridge.pgoutput.assembler import Route
 from bridge.pgoutput.messages import RelationMessage
 from bridge.store.protocol import Progress
 from bridge.triggers.envelope import Envelope
-from bridge.triggers.filter import Matcher, compile_patterns
-from bridge.triggers.shape import Shape
-
-NUMERIC = 1700
-"""`pg_type.oid` of numeric, whose values travel as text and are compared as numbers."""
 
 OWN_MESSAGES = "pgbridge."
 """Logical messages with such a prefix are our own: they are never events."""
@@ -63,10 +58,10 @@ class Roster:
         self._moved = moved
         self._failed = failed
         self._observer = observer
-        self._matchers: dict[str, Matcher] = {
-            name: compile_patterns(list(trigger.filter_criteria))
+        self._selections = {
+            name: selection
             for name, trigger in settings.triggers.items()
-            if trigger.filter_criteria
+            if (selection := trigger.selection) is not None
         }
 
     def start(self, progress: Progress, start_lsn: LSN, system_identifier: str) -> None:
@@ -121,7 +116,7 @@ class Roster:
     def routes(self, relation: RelationMessage) -> list[Route]:
         """Which triggers want changes of a relation, and in what shape."""
         return [
-            self._route(name, trigger, frozenset(trigger.operations) - {"message"}, relation)
+            self._route(name, trigger, frozenset(trigger.operations) - {"message"})
             for name, trigger in self._at_work()
             if trigger.table_selection.matches(relation.namespace, relation.name)
         ]
@@ -131,7 +126,7 @@ class Roster:
         if prefix.startswith(OWN_MESSAGES):
             return []
         return [
-            self._route(name, trigger, frozenset({"message"}), None)
+            self._route(name, trigger, frozenset({"message"}))
             for name, trigger in self._at_work()
             if "message" in trigger.operations
         ]
@@ -139,35 +134,16 @@ class Roster:
     def _at_work(self) -> Iterator[tuple[str, TriggerSettings]]:
         return ((name, self._settings.triggers[name]) for name in self.dispatchers)
 
-    def _route(
-        self, name: str, trigger: TriggerSettings, operations: frozenset[str], relation: RelationMessage | None
-    ) -> Route:
+    def _route(self, name: str, trigger: TriggerSettings, operations: frozenset[str]) -> Route:
         dispatcher = self.dispatchers[name]
-        columns = trigger.columns
         return Route(
             trigger=name,
-            shape=Shape(
-                include=None if columns.include is None else frozenset(columns.include),
-                exclude=frozenset(columns.exclude),
-                order_by=trigger.order_by,
-            ),
+            shape=trigger.shape,
             operations=operations,
             inbox=dispatcher.inbox,
             received=dispatcher.tracker.received,
-            accept=self._accept(name, relation),
+            selection=self._selections.get(name),
         )
-
-    def _accept(self, name: str, relation: RelationMessage | None) -> Callable[[bytes], bool] | None:
-        matcher = self._matchers.get(name)
-        if matcher is None:
-            return None
-        columns = () if relation is None else relation.columns
-        numeric = frozenset(column.name for column in columns if column.type_oid == NUMERIC)
-        if numeric:
-            matcher = matcher.bind(
-                lambda path: len(path) == 2 and path[0] in ("record", "changes") and path[1] in numeric
-            )
-        return matcher.matches_json
 
     # -- how they stand ------------------------------------------------------------------------------------------------
 

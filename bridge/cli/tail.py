@@ -27,10 +27,7 @@ if TYPE_CHECKING:
     from bridge.pgoutput.assembler import Assembler, Route
     from bridge.pgoutput.messages import RelationMessage
     from bridge.source.connection import ReplicationConnection
-    from bridge.triggers.filter import Matcher
-
-NUMERIC: Final = 1700
-"""`pg_type.oid` of numeric, whose values travel as text and are compared as numbers."""
+    from bridge.triggers.selection import Selection
 
 OWN_MESSAGES: Final = "pgbridge."
 """Logical messages with such a prefix are our own."""
@@ -56,7 +53,7 @@ class Wanted:
     operations: frozenset[str]
     trigger: str | None = None
     shape: Shape = field(default_factory=Shape)
-    matcher: Matcher | None = None
+    selection: Selection | None = None
     """The trigger's filter, where it has one."""
 
     def wants_table(self, schema: str, name: str) -> bool:
@@ -135,12 +132,7 @@ def _wanted(settings: Settings, tables: tuple[str, ...], trigger: str | None, op
     if own is None:
         known = ", ".join(sorted(settings.triggers))
         raise ConfigError(f"--trigger: there is no trigger {trigger!r}", remedy=f"name one of these: {known}")
-    matcher = None
-    if own.filter_criteria:
-        from bridge.triggers.filter import compile_patterns  # noqa: PLC0415 - --help needs none of it
-
-        matcher = compile_patterns(list(own.filter_criteria))
-    return Wanted((*selections, own.table_selection), chosen & set(own.operations), trigger, own.shape, matcher)
+    return Wanted((*selections, own.table_selection), chosen & set(own.operations), trigger, own.shape, own.selection)
 
 
 def _operations(text: str | None) -> frozenset[str]:
@@ -205,19 +197,19 @@ async def _start(
     await connection.start(slot, settings.source.publication, start)
     nothing = Position(LSN(0), -1)
 
-    def route(operations: frozenset[str], accept: Callable[[bytes], bool] | None) -> Route:
-        return Route(wanted.trigger or "", wanted.shape, operations, inbox, nothing, accept)
+    def route(operations: frozenset[str]) -> Route:
+        return Route(wanted.trigger or "", wanted.shape, operations, inbox, nothing, wanted.selection)
 
     def routes(relation: RelationMessage) -> list[Route]:
         rows = wanted.operations - {"message"}
         if not rows or not wanted.wants_table(relation.namespace, relation.name):
             return []
-        return [route(rows, _accept(wanted.matcher, relation))]
+        return [route(rows)]
 
     def message_routes(prefix: str) -> list[Route]:
         if "message" not in wanted.operations or prefix.startswith(OWN_MESSAGES):
             return []
-        return [route(frozenset({"message"}), _accept(wanted.matcher, None))]
+        return [route(frozenset({"message"}))]
 
     return Assembler(
         database=connection.identity.database,
@@ -229,17 +221,6 @@ async def _start(
         types=facts.type_of,
         excluded_schemas=frozenset({settings.store.schema_}),
     )
-
-
-def _accept(matcher: Matcher | None, relation: RelationMessage | None) -> Callable[[bytes], bool] | None:
-    """The filter for one relation, whose numeric columns it compares as numbers."""
-    if matcher is None:
-        return None
-    columns = () if relation is None else relation.columns
-    numeric = frozenset(column.name for column in columns if column.type_oid == NUMERIC)
-    return matcher.bind(
-        lambda path: len(path) == 2 and path[0] in ("record", "changes") and path[1] in numeric
-    ).matches_json
 
 
 async def _print_all(

@@ -13,19 +13,12 @@ from pydantic import BaseModel
 
 from bridge.config.document import Place
 
-_PARK = "a waiting trigger's changes stay in the slot, within the memory budget, until its target takes them"
-
 NOT_YET: Final[dict[str, str]] = {
-    "backlog": _PARK,
-    "triggers.*.backlog": _PARK,
-    "triggers.*.changed": "use filter_criteria, or compare record with changes in the handler",
     "triggers.*.columns.rename": "rename in the handler",
     "triggers.*.mask": "leave columns out with columns: {exclude: […]}",
     "triggers.*.static": "add members in the handler",
     "triggers.*.transform": "reshape events in the handler",
     "triggers.*.target.*.envelope": "leave it out, or write pgbridge",
-    "triggers.*.on_failure": "dead letters go to the table alone; read them with pgbridge dlq",
-    "triggers.*.on_dead_letter": "leave it out, or write continue",
 }
 """Dotted key, `*` for any one part, to what to do instead."""
 

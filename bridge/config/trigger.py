@@ -6,15 +6,16 @@ The names are those of a Lambda event source mapping (ESM), with ESM's meaning, 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal
 
-import orjson
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
 from bridge.config.section import NOT_BOOL, Name, Section, is_list
 from bridge.config.targets import LAMBDA_EVENT_BYTES, LAMBDA_REQUEST_BYTES, TargetSettings
-from bridge.triggers.filter import PatternError, compile_patterns
+from bridge.triggers.filter import Pattern, PatternError, compile_patterns
+from bridge.triggers.selection import Selection
 from bridge.triggers.shape import Shape
 from bridge.triggers.tables import PatternSyntaxError, TableSelection
 
@@ -107,13 +108,16 @@ def _patterns(value: Any) -> Any:
 
 
 def _pattern(index: int, item: Any) -> Any:
+    """A pattern as it was written: JSON text stays text, in which no digit and no doubled key is lost."""
     if isinstance(item, str):
         try:
-            item = orjson.loads(item)
-        except orjson.JSONDecodeError as error:
+            json.loads(item)
+        except json.JSONDecodeError as error:
             where = f"line {error.lineno}, column {error.colno}"
             raise ValueError(f"the pattern [{index}] is not JSON ({where}); write it as an object or as JSON") from None
-    if not isinstance(item, Mapping):
+        if not item.lstrip().startswith("{"):
+            item = None
+    if not isinstance(item, str | Mapping):
         raise ValueError(f"the pattern [{index}] must be an object, such as {{record: {{plan: [pro]}}}}")  # noqa: TRY004
     return item
 
@@ -180,7 +184,7 @@ class TriggerSettings(Section):
     case; a name with a dot stands in double quotes.
     """
     filter_criteria: Annotated[
-        tuple[Mapping[str, Any], ...], BeforeValidator(_patterns), WithJsonSchema(_PATTERN_SCHEMA)
+        tuple[str | Mapping[str, Any], ...], BeforeValidator(_patterns), WithJsonSchema(_PATTERN_SCHEMA)
     ] = ()
     """EventBridge patterns over the event; an event passes if one of them matches. Default: every event passes."""
     changed: tuple[Name, ...] = ()
@@ -281,7 +285,7 @@ class TriggerSettings(Section):
 
     @field_validator("filter_criteria")
     @classmethod
-    def _compile(cls, value: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, Any], ...]:
+    def _compile(cls, value: tuple[Pattern, ...]) -> tuple[Pattern, ...]:
         if value:
             check_patterns(value)
         return value
@@ -322,6 +326,14 @@ class TriggerSettings(Section):
         return TableSelection.parse(self.tables)
 
     @property
+    def selection(self) -> Selection | None:
+        """The filter; None where every change of the tables is taken."""
+        if not self.filter_criteria and not self.changed:
+            return None
+        matcher = compile_patterns(list(self.filter_criteria)) if self.filter_criteria else None
+        return Selection(matcher, frozenset(self.changed))
+
+    @property
     def shape(self) -> Shape:
         """Which columns stand in the event, and what orders it."""
         include = self.columns.include
@@ -332,7 +344,7 @@ class TriggerSettings(Section):
         )
 
 
-def check_patterns(patterns: Iterable[Mapping[str, Any]]) -> None:
+def check_patterns(patterns: Iterable[Pattern]) -> None:
     """
     Compile filter patterns and throw the result away.
 

@@ -49,7 +49,9 @@ from bridge.pgoutput.messages import (
 from bridge.pgoutput.plan import KeyLayout, Plan, Stamp, make_stamp
 from bridge.pgoutput.program import GAVE_UP, KINDS, OPERATIONS, ROW_KEY, RowEncoder, compilable, row_key
 from bridge.pgoutput.schema_version import Description, RelationHistory
+from bridge.pgoutput.sieve import Sieve, matches_message
 from bridge.pgoutput.values import TypeCatalog, ValueType, no_catalog, resolve
+from bridge.triggers.selection import Selection
 from bridge.triggers.shape import Shape
 
 PrimaryKeys = Callable[[int], tuple[str, ...] | None]
@@ -71,8 +73,8 @@ class Route:
     inbox: list[Event] = field(repr=False)
     received: Position
     """Changes at or below it are passed over for this trigger: settled, or in hand already."""
-    accept: Callable[[bytes], bool] | None = None
-    """Filter over the event's JSON without the trigger's tail, a document; None lets everything pass."""
+    selection: Selection | None = None
+    """Which of these changes it takes; None: all."""
 
 
 def no_primary_keys(_oid: int) -> tuple[str, ...] | None:
@@ -118,6 +120,33 @@ class _Group:
         return encode
 
 
+_Chosen = list[tuple[_Group, tuple[Route, ...]]]
+"""Who gets a change."""
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """One operation of a relation: who wants it."""
+
+    groups: tuple[_Group, ...] = ()
+    sieve: Sieve | None = None
+    """The filters of those that have one."""
+    unfiltered: dict[int, tuple[Route, ...]] = field(default_factory=dict)
+    """By a group's index, its routes without a filter."""
+    filtered: dict[str, tuple[int, Route]] = field(default_factory=dict)
+    """By trigger, the routes with one, and their group's index."""
+
+    def chosen(self, passed: Sequence[str]) -> _Chosen:
+        """Where a change goes that the filters of these triggers let pass."""
+        if self.sieve is None:
+            return [(group, group.routes) for group in self.groups]
+        routes = dict(self.unfiltered)
+        for trigger in passed:
+            index, route = self.filtered[trigger]
+            routes[index] = (*routes.get(index, ()), route)
+        return [(self.groups[index], each) for index, each in routes.items()]
+
+
 @dataclass(slots=True)
 class _Version:
     """A relation as the last Relation message (and the catalog) described it."""
@@ -125,7 +154,7 @@ class _Version:
     message: RelationMessage
     primary_key: tuple[str, ...] | None
     types: tuple[ValueType, ...]
-    groups: dict[str, tuple[_Group, ...]]
+    wanted: dict[str, _Wanted]
     """By operation."""
     barriers: set[str] = field(default_factory=set)
     """Triggers whose next event of this relation is a barrier, for their older ones carry keys of another make."""
@@ -143,7 +172,6 @@ class Assembler:
             non-transactional message; at first the start.
         server_wal_end: newest of the keepalives'.
         reply_requested: set by a keepalive, cleared by the owner.
-        filtered: by trigger, changes that its filter refused; they are settled.
         relation_versions: how many different descriptions of relations came, the first of each included.
         ignored_contexts: messages with the prefix of a context that were none.
         last_ignored_context: why the newest of them was left out.
@@ -192,7 +220,6 @@ class Assembler:
         self.received_end_lsn = start_lsn
         self.server_wal_end = 0
         self.reply_requested = False
-        self.filtered: dict[str, int] = {}
         self.relation_versions = 0
         self.ignored_contexts = 0
         self.last_ignored_context = ""
@@ -208,6 +235,7 @@ class Assembler:
         self._key_layouts = {} if key_layouts is None else key_layouts
         self.execution = execution
 
+        self._refused: dict[str, int] = {}  # by filters of relations that were described anew, and of messages
         self._announced: dict[int, TypeMessage] = {}
         self._relations: dict[int, _Version] = {}
         self._writers: dict[bytes, _Writer] = {}
@@ -226,6 +254,14 @@ class Assembler:
     def changes(self) -> int:
         """Changes received so far, wanted or not, as they are counted by ordinals."""
         return self._counted + self._ordinal
+
+    @property
+    def filtered(self) -> Mapping[str, int]:
+        """By trigger, changes that its filter refused; they are settled."""
+        refused = dict(self._refused)
+        for version in self._relations.values():
+            _add_refused(version, refused)
+        return refused
 
     @property
     def relations(self) -> Mapping[int, RelationMessage]:
@@ -382,6 +418,7 @@ class Assembler:
         version = _Version(message, primary_key, types, self._group(message, primary_key, routes))
         if before is not None:
             self._forget_writers(before.message)
+            _add_refused(before, self._refused)
             version.barriers |= before.barriers
         self._relations[message.oid] = version
         self._note_layouts(version)
@@ -391,7 +428,7 @@ class Assembler:
 
     def _group(
         self, message: RelationMessage, primary_key: tuple[str, ...] | None, routes: Sequence[Route]
-    ) -> dict[str, tuple[_Group, ...]]:
+    ) -> dict[str, _Wanted]:
         plans: dict[Shape, Plan] = {}
         for route in routes:
             if route.shape not in plans:
@@ -403,17 +440,49 @@ class Assembler:
                     announced=self._announced,
                     catalog=self._catalog,
                 )
-        groups = {}
+        wanted = {}
         for operation in ("insert", "update", "delete", "truncate"):
             wanting = [route for route in routes if operation in route.operations]
             shapes = dict.fromkeys(route.shape for route in wanting)
-            groups[operation] = tuple(
+            groups = tuple(
                 _Group(
                     plans[shape], tuple(route for route in wanting if route.shape == shape), execution=self.execution
                 )
                 for shape in shapes
             )
-        return groups
+            wanted[operation] = self._filtered(message, primary_key, groups)
+        return wanted
+
+    def _filtered(
+        self, message: RelationMessage, primary_key: tuple[str, ...] | None, groups: tuple[_Group, ...]
+    ) -> _Wanted:
+        """The same groups with the filters of their routes."""
+        selections = {
+            route.trigger: route.selection for group in groups for route in group.routes if route.selection is not None
+        }
+        if not selections:
+            return _Wanted(groups)
+        unfiltered = {
+            index: routes
+            for index, group in enumerate(groups)
+            if (routes := tuple(route for route in group.routes if route.selection is None))
+        }
+        filtered = {
+            route.trigger: (index, route)
+            for index, group in enumerate(groups)
+            for route in group.routes
+            if route.selection is not None
+        }
+        sieve = Sieve(
+            message,
+            selections,
+            database=self.database,
+            execution=self.execution,
+            primary_key=primary_key,
+            announced=self._announced,
+            catalog=self._catalog,
+        )
+        return _Wanted(groups, sieve, unfiltered, filtered)
 
     def _note_description(self, message: RelationMessage) -> None:
         transaction = self.transaction
@@ -422,8 +491,8 @@ class Assembler:
             self.history.note(Description.of(message, self._announced), position, transaction.committed_at)
 
     def _note_layouts(self, version: _Version) -> None:
-        for groups in version.groups.values():
-            for group in groups:
+        for wanted in version.wanted.values():
+            for group in wanted.groups:
                 layout = group.plan.key_layout
                 for route in group.routes:
                     known = self._key_layouts.setdefault((route.trigger, version.message.oid), layout)
@@ -446,16 +515,18 @@ class Assembler:
 
     def _install(self, version: _Version, kind: bytes) -> None:
         """Let the rows of one kind take the fast way, as far as there is one."""
-        groups = version.groups[OPERATIONS[kind[:1]]]
-        if not all(compilable(group.plan, kind) for group in groups):
+        wanted = version.wanted[OPERATIONS[kind[:1]]]
+        groups = wanted.groups
+        plans = [group.plan for group in groups] + ([] if wanted.sieve is None else [wanted.sieve.plan])
+        if not all(compilable(plan, kind) for plan in plans):
             return
         key = row_key(kind, version.message.oid, len(version.message.columns))
         if not groups:
             self._writers[key] = self._careful[key] = (self.execution.step_over_row, ())
             return
-        self._writers[key] = self._careful[key] = (self._distributor(version, groups, kind), ())
+        self._writers[key] = self._careful[key] = (self._distributor(version, wanted, kind), ())
         routes = groups[0].routes
-        if len(groups) > 1 or any(route.accept or route.trigger in version.barriers for route in routes):
+        if len(groups) > 1 or wanted.sieve is not None or any(route.trigger in version.barriers for route in routes):
             return
         inboxes = tuple(route.inbox for route in routes)
         group = groups[0]
@@ -467,49 +538,57 @@ class Assembler:
 
         self._writers[key] = (first, inboxes)
 
-    def _distributor(
-        self, version: _Version, groups: tuple[_Group, ...], kind: bytes
-    ) -> Callable[[bytes, int, Stamp], None]:
+    def _distributor(self, version: _Version, wanted: _Wanted, kind: bytes) -> Callable[[bytes, int, Stamp], None]:
         """For rows that several shapes, filters, barriers or positions already received make more than an append."""
+        sieve = wanted.sieve
 
         def distribute(payload: bytes, ordinal: int, stamp: Stamp) -> None:
-            made = []
-            for group in groups:
-                routes = self._unreceived(group.routes, stamp[0], ordinal)
-                if routes:
-                    made.append((group.encoder(kind)(payload, ordinal, stamp), routes))
-            if not made:
+            passed = () if sieve is None else sieve.sift(kind, payload, ordinal, stamp)
+            chosen = self._unreceived(wanted.chosen(passed), stamp[0], ordinal)
+            if chosen:
+                made = [(group.encoder(kind)(payload, ordinal, stamp), routes) for group, routes in chosen]
+                self._distribute(version, made)
+            else:
                 self.execution.step_over_row(payload, ordinal, stamp)
-            self._distribute(version, made)
+            if sieve is not None:
+                self._count(wanted, passed, stamp[0], ordinal)
 
         return distribute
 
-    def _unreceived(self, routes: tuple[Route, ...], transaction: Transaction, ordinal: int) -> tuple[Route, ...]:
+    def _unreceived(self, chosen: _Chosen, transaction: Transaction, ordinal: int) -> _Chosen:
         if transaction.commit_lsn > self._skip_until:
-            return routes
+            return chosen
         position = (transaction.commit_lsn, ordinal)
-        return tuple(route for route in routes if route.received < position)
+        left = [(group, tuple(route for route in routes if route.received < position)) for group, routes in chosen]
+        return [(group, routes) for group, routes in left if routes]
+
+    def _count(self, wanted: _Wanted, passed: Sequence[str], transaction: Transaction, ordinal: int) -> None:
+        """What the filters said, once everything else about the change has gone well."""
+        sieve = wanted.sieve
+        if sieve is None:
+            return
+        sieve.asked += 1
+        counts = sieve.passed
+        for trigger in passed:
+            counts[trigger] += 1
+        if transaction.commit_lsn <= self._skip_until:
+            position = (transaction.commit_lsn, ordinal)
+            for trigger in wanted.filtered.keys() - set(passed):
+                if wanted.filtered[trigger][1].received >= position:
+                    counts[trigger] += 1  # it was counted when it was received
 
     def _distribute(self, version: _Version | None, made: Sequence[tuple[Event, tuple[Route, ...]]]) -> None:
-        """Ask the filters, then append; nothing is appended before every filter has answered."""
-        accepted = []
-        for event, routes in made:
-            document = event.body[:-1] + b"}}" if any(route.accept for route in routes) else b""
-            for route in routes:
-                if route.accept is None or route.accept(document):
-                    accepted.append((route, event))
-                else:
-                    self.filtered[route.trigger] = self.filtered.get(route.trigger, 0) + 1
         barriers = version.barriers if version is not None else set()
-        for route, event in accepted:
-            if route.trigger in barriers:
-                barriers.discard(route.trigger)
-                route.inbox.append(event._replace(barrier=True))
-                if version is not None:
-                    for kind in KINDS:
-                        self._install(version, kind)
-            else:
-                route.inbox.append(event)
+        for event, routes in made:
+            for route in routes:
+                if route.trigger in barriers:
+                    barriers.discard(route.trigger)
+                    route.inbox.append(event._replace(barrier=True))
+                    if version is not None:
+                        for kind in KINDS:
+                            self._install(version, kind)
+                else:
+                    route.inbox.append(event)
 
     # Changes, the plain way
 
@@ -533,29 +612,33 @@ class Assembler:
                     version.message.qualified_name,
                 )
         transaction = self._need_transaction(frame)
-        made = []
-        for group in version.groups[OPERATIONS[frame.data[:1]]]:
-            routes = self._unreceived(group.routes, transaction, self._ordinal)
-            if not routes:
-                continue
-            try:
-                event = group.plan.encode(message, self._ordinal, self._stamp)
-            except MalformedMessage as error:  # a value's; it does not know where it stood
-                raise _malformed(error.message, frame, version.message.qualified_name) from error
-            made.append((event, routes))
+        wanted = version.wanted[OPERATIONS[frame.data[:1]]]
+        passed: Sequence[str] = ()
+        try:
+            if wanted.sieve is not None:
+                passed = wanted.sieve.sift_plainly(message, self._ordinal, self._stamp)
+            made = [
+                (group.plan.encode(message, self._ordinal, self._stamp), routes)
+                for group, routes in self._unreceived(wanted.chosen(passed), transaction, self._ordinal)
+            ]
+        except MalformedMessage as error:  # a value's; it does not know where it stood
+            raise _malformed(error.message, frame, version.message.qualified_name) from error
         self._distribute(version, made)
+        self._count(wanted, passed, transaction, self._ordinal)
 
     def _truncate(self, message: Truncate, frame: XLogData) -> None:
         transaction = self._need_transaction(frame)
         for version in [self._version(oid, frame) for oid in message.relation_oids]:
-            self._distribute(
-                version,
-                [
-                    (group.plan.encode_truncate(message.options, self._ordinal, self._stamp), routes)
-                    for group in version.groups["truncate"]
-                    if (routes := self._unreceived(group.routes, transaction, self._ordinal))
-                ],
-            )
+            wanted = version.wanted["truncate"]
+            passed: Sequence[str] = ()
+            if wanted.sieve is not None:
+                passed = wanted.sieve.sift_truncate(message.options, self._ordinal, self._stamp)
+            made = [
+                (group.plan.encode_truncate(message.options, self._ordinal, self._stamp), routes)
+                for group, routes in self._unreceived(wanted.chosen(passed), transaction, self._ordinal)
+            ]
+            self._distribute(version, made)
+            self._count(wanted, passed, transaction, self._ordinal)
             self._ordinal += 1
 
     def _version(self, oid: int, frame: XLogData) -> _Version:
@@ -576,12 +659,15 @@ class Assembler:
                 message.lsn - 1, self.received_end_lsn, to_unix_seconds(frame.server_clock), xid=0
             )
             stamp = stamp_outside(transaction)
-        made = [
-            (encode_message(message, self.database, route.shape, self._ordinal, stamp), (route,))
-            for route in self._ask_message_routes(message.prefix)
-            if route.received < (transaction.commit_lsn, self._ordinal)
-        ]
-        self._distribute(None, made)
+        for route in self._ask_message_routes(message.prefix):
+            if route.received >= (transaction.commit_lsn, self._ordinal):
+                continue
+            event = encode_message(message, self.database, route.shape, self._ordinal, stamp)
+            matcher = None if route.selection is None else route.selection.matcher
+            if matcher is None or matches_message(matcher, event):
+                self._distribute(None, [(event, (route,))])
+            else:
+                self._refused[route.trigger] = self._refused.get(route.trigger, 0) + 1
         if message.prefix == context.PREFIX:
             self._take_context(message)
         if message.transactional:
@@ -611,6 +697,14 @@ class Assembler:
     def _ignore_context(self, reason: str) -> None:
         self.ignored_contexts += 1
         self.last_ignored_context = reason
+
+
+def _add_refused(version: _Version, total: dict[str, int]) -> None:
+    for wanted in version.wanted.values():
+        if wanted.sieve is not None:
+            for trigger, refused in wanted.sieve.refused():
+                if refused:
+                    total[trigger] = total.get(trigger, 0) + refused
 
 
 def _tuples(message: Insert | Update | Delete) -> list[TupleData]:

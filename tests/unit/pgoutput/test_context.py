@@ -13,15 +13,17 @@ from bridge.lsn import LSN
 from bridge.pgoutput import context
 from bridge.pgoutput.assembler import Assembler, Route
 from bridge.testing import wire
+from bridge.triggers.filter import compile_patterns
+from bridge.triggers.selection import Selection
 from bridge.triggers.shape import Shape
 
 USERS = wire.relation(16385, "public", "users", [("id", 23, True)])
 
 
 class Bench:
-    def __init__(self, accept=None) -> None:
+    def __init__(self, selection=None) -> None:
         self.inbox: list[Event] = []
-        route = Route("t", Shape(), frozenset({"insert", "truncate"}), self.inbox, Position(LSN(0), 0), accept)
+        route = Route("t", Shape(), frozenset({"insert", "truncate"}), self.inbox, Position(LSN(0), 0), selection)
         self.assembler = Assembler(
             database="shop",
             system_identifier="1234",
@@ -127,7 +129,7 @@ def test_outside_of_a_transaction_there_is_nothing_that_it_could_belong_to():
 
 
 def test_filters_see_it():
-    bench = Bench(accept=lambda document: json.loads(document)["metadata"].get("context") == {"by": "app"})
+    bench = Bench(selection=Selection(compile_patterns([{"metadata": {"context": {"by": ["app"]}}}])))
     events = bench.take(wire.begin(0x1000), USERS, row(1), said({"by": "app"}), row(2), wire.commit(0x1000))
     assert [event["record"]["id"] for event in events] == [2]
 

@@ -23,6 +23,8 @@ from bridge.pgoutput.messages import Column, RelationMessage
 from bridge.pgoutput.plan import Plan, make_stamp
 from bridge.pgoutput.program import GAVE_UP
 from bridge.testing import wire
+from bridge.triggers.filter import compile_patterns
+from bridge.triggers.selection import Selection
 from bridge.triggers.shape import Shape
 
 FUZZ_SECONDS = float(os.environ.get("PGBRIDGE_FUZZ_SECONDS", "0.5"))
@@ -96,7 +98,7 @@ class Stream:
             return []
         if relation.name == "filtered":
             return [
-                self.route("filter", accept=lambda document: b"Jane" in document),
+                self.route("filter", selection=Selection(compile_patterns([{"record": {"name": [{"wildcard": "*Jane*"}]}}]))),
                 self.route("other shape", shape=Shape(exclude=frozenset({"name", "id"}))),
             ]
         return [self.route("a"), self.route("b", received=Position(LSN(0x1000), 1))]
