@@ -31,7 +31,7 @@ two-phase commit. What differs by server version:
 | | since | here |
 |---|---|---|
 | option `messages`, logical messages | 14 | always on: they count as changes |
-| a partition that is detached leaves its root at once | 15 | before, its rows come under the root's name until the stream is begun anew |
+| a detached partition has its own name at once | 15 | before, its root's until the stream is begun anew |
 | row filters, column lists of publications | 15 | a Relation message holds just the listed columns |
 | empty transactions are not sent | 15 | before, a Begin may be followed by its Commit at once |
 | option `origin` | 16 | not set: changes from elsewhere are delivered too; Origin messages are read |
