@@ -15,7 +15,7 @@ import psycopg
 
 from benchmarks import debezium, latency, report, singles
 from benchmarks.processes import ROOT, BenchmarkError
-from benchmarks.readers import Reader, readers
+from benchmarks.readers import PgbridgeRun, PgRecvlogical, Reader, readers
 from benchmarks.results import Figure, ReaderResult, WorkloadResult, environment
 from benchmarks.stage import staged
 from benchmarks.workloads import SERVER_SETTINGS, WORKLOADS, Workload
@@ -58,6 +58,10 @@ class Smaller:
 
 
 SMALLER = {"latency": Smaller(latency.measure, 8_000, 2_000), "calls": Smaller(singles.measure, 10_000, 2_000)}
+
+
+def _essential(reader: Reader) -> bool:
+    return reader.transport == "tcp" and isinstance(reader, (PgRecvlogical, PgbridgeRun)) and not reader.pure
 
 
 def choose(only: Sequence[str], *, unix: bool, with_debezium: bool) -> list[Reader]:
@@ -113,7 +117,8 @@ def main(
             for name in workloads or (*WORKLOADS, *SMALLER):
                 if name in WORKLOADS:
                     workload = WORKLOADS[name]
-                    result = measure(server, workload.scaled(rows or quick_rows or workload.rows), chosen, runs)
+                    some = chosen if workload.every_reader or only else [one for one in chosen if _essential(one)]
+                    result = measure(server, workload.scaled(rows or quick_rows or workload.rows), some, runs)
                     console.print(report.workload_table(result))
                     document["drains"].append(result.document())
                 else:

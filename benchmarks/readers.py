@@ -44,6 +44,7 @@ class PgRecvlogical:
         self.name = REFERENCE
         self.title = "pg_recvlogical to the null device"
         self.transport: Transport = transport
+        self.pure = False
 
     def skip(self) -> str | None:
         return None
@@ -118,6 +119,7 @@ class PgbridgeRun:
         self.title = f"pgbridge run, {batch_size} events a request"
         self.title += _WITHOUT_COMPILED if pure else ""
         self.transport: Transport = transport
+        self.pure = pure
         self._environ = _PURE if pure else None
         self._batch_size = batch_size
 

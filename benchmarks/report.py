@@ -85,4 +85,4 @@ def ratio_text(spread: Spread, *, is_reference: bool = False) -> str:
 def console(*, stderr: bool = False) -> Console:
     """Wide enough for the tables where it goes to no terminal."""
     made = Console(stderr=stderr)
-    return made if made.is_terminal else Console(stderr=stderr, width=170)
+    return made if made.is_terminal else Console(stderr=stderr, width=190)

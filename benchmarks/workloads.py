@@ -19,6 +19,7 @@ class Workload:
         phases: one after the other, each a statement that is a transaction, run for i = 0, 1, … with the same number
             of transactions in each phase. All together make `rows` changes.
         rows_per_transaction: changes that each transaction makes; None: a phase is one transaction.
+        every_reader: whether all readers drain it; else, unless some are chosen, pg_recvlogical and `pgbridge run`.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Workload:
     before: tuple[str, ...]
     phases: tuple[str, ...]
     rows_per_transaction: int | None
+    every_reader: bool = False
 
     def scaled(self, rows: int) -> Workload:
         """The same with another number of rows, rounded down to whole transactions in each phase."""
@@ -75,6 +77,7 @@ WORKLOADS = {
             (_SMALL,),
             (f"INSERT INTO bench {_SMALL_ROW} FROM generate_series(i * 10 + 1, i * 10 + 10) g",),
             10,
+            every_reader=True,
         ),
         Workload(
             "W2",
@@ -83,6 +86,7 @@ WORKLOADS = {
             (_PAYLOAD,),
             ("INSERT INTO bench VALUES (i, repeat('0123456789abcdef', 64))",),
             1,
+            every_reader=True,
         ),
         Workload(
             "W3",
@@ -95,6 +99,7 @@ WORKLOADS = {
             ),
             ("UPDATE bench SET status = 'done', amount = amount + 1 WHERE id BETWEEN i * 10 + 1 AND i * 10 + 10",),
             10,
+            every_reader=True,
         ),
         *(_insert_update_delete(payload_bytes) for payload_bytes in (100, 200, 400, 1600)),
         Workload(
