@@ -207,6 +207,7 @@ async def _publication(session: Queries, settings: Settings) -> list[Finding]:
     except BridgeError as error:
         return [Finding.of(error)]
     findings = [Finding.of(fault, trigger=fault.trigger) for fault in plan.needs.faults]
+    findings += [Finding.of(fault, "warning", trigger=fault.trigger) for fault in plan.needs.untold]
     findings += _coverage(settings, plan)
     findings += _identities(settings, plan, tables)
     findings += [
@@ -347,7 +348,9 @@ def _identities(settings: Settings, plan: Plan, tables: Sequence[Table]) -> Iter
 
 
 def _wants_old_values(trigger: TriggerSettings) -> bool:
-    return bool(trigger.changed) or any("changes" in pattern for pattern in trigger.filter_criteria)
+    """Beside `changed`, of which the publication's plan knows."""
+    matcher = None if trigger.selection is None else trigger.selection.matcher
+    return matcher is not None and matcher.reads("changes")
 
 
 def _all_needed(plan: Plan) -> tuple[Table, ...]:

@@ -127,6 +127,8 @@ class Wanted:
     """Patterns that can't be met, each with the nearest there is."""
     by_trigger: Mapping[str, tuple[Table, ...]] = field(default_factory=dict)
     """What each trigger's patterns name, with partitions and tables left out."""
+    untold: tuple[ConfigError, ...] = ()
+    """Tables that a glob found, and in which a trigger's `changed` can't be told."""
 
 
 async def ask_server(session: Queries) -> Server:
@@ -193,6 +195,7 @@ def wanted(
     matched: dict[int, Table] = {}
     by_trigger: dict[str, tuple[Table, ...]] = {}
     faults: list[ConfigError] = []
+    untold: list[ConfigError] = []
     whole: set[str] = set()
     updated: set[int] = set()
     named: set[int] = set()
@@ -208,6 +211,12 @@ def wanted(
             named |= {table.oid for table in mine if (table.schema, table.name) in exact}
         matched |= {table.oid: table for table in mine}
         faults += _faults(name, selection, candidates, own)
+        for table in mine if "update" in trigger.operations else ():
+            fault = _untold(name, trigger.changed, table, leaves(table, tables))
+            if fault is not None and (table.schema, table.name) in {pattern.exact for pattern in selection.patterns}:
+                faults.append(fault)
+            elif fault is not None:
+                untold.append(fault)
         whole |= _whole_schemas(selection)
     shadowed = [table for table in matched.values() if table.ancestors & matched.keys()]
     topmost = [table for table in matched.values() if not table.ancestors & matched.keys()]
@@ -225,6 +234,7 @@ def wanted(
         named=frozenset(named),
         faults=tuple(faults),
         by_trigger=by_trigger,
+        untold=tuple(untold),
     )
 
 
@@ -337,7 +347,7 @@ class Plan:
     @property
     def warnings(self) -> list[str]:
         """Sentences about what will not be sent, each with what would do."""
-        shadows = [shadow_warning(table) for table in self.needs.shadowed]
+        shadows = [*(shadow_warning(table) for table in self.needs.shadowed), *map(str, self.needs.untold)]
         if self.with_companion:
             return [*map(inserts_alone, self.needs.unsent), *shadows]
         published = self.state.names if self.state is not None else lambda _: False
@@ -457,6 +467,29 @@ def _faults(trigger: str, selection: TableSelection, tables: Sequence[Table], ow
         if not pattern.excludes and not any(table.unpublishable is None for table in matches):
             faults.append(_unmet(trigger, pattern, matches, tables, own))
     return faults
+
+
+def _untold(trigger: str, changed: Sequence[str], table: Table, rows: Sequence[Table]) -> ConfigError | None:
+    """Why `changed` can't be told of a table's updates, where that is so; `rows` are the tables that hold its rows."""
+    setting = f"triggers.{trigger}.changed"
+    missing = sorted(set(changed) - table.columns) if table.columns else []
+    if missing:
+        near = get_close_matches(missing[0], sorted(table.columns), n=3)
+        return ConfigError(
+            f"{setting}: {table.full_name} has no column {missing[0]}",
+            remedy=f"the nearest are {', '.join(near)}" if near else f"it has {', '.join(sorted(table.columns))}",
+            trigger=trigger,
+        )
+    for leaf in rows:
+        unsent = sorted(set(changed) - leaf.key) if leaf.identity != "full" else []
+        if unsent:
+            return ConfigError(
+                f"{setting}: whether {', '.join(unsent)} changed can't be told: the server does not send the old values"
+                f" of {leaf.full_name}, whose replica identity is {leaf.identity}",
+                remedy=f"run: ALTER TABLE {leaf.quoted} REPLICA IDENTITY FULL",
+                trigger=trigger,
+            )
+    return None
 
 
 def _unmet(

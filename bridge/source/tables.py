@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+import orjson
+
 from bridge.source.commands import quote_qualified
 from bridge.source.queries import Queries
 
@@ -30,7 +32,16 @@ SELECT n.nspname, c.relname, c.oid, c.relkind, c.relpersistence, c.relreplident,
                     FROM pg_catalog.pg_partition_ancestors(c.oid) a WHERE a.relid <> c.oid)
        END,
        pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT'),
-       pg_catalog.pg_has_role(c.relowner, 'USAGE')
+       pg_catalog.pg_has_role(c.relowner, 'USAGE'),
+       (SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.pg_attribute a
+         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+       (SELECT pg_catalog.json_agg(a.attname)
+          FROM pg_catalog.pg_index i
+          JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid
+                                        AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+         WHERE i.indrelid = c.oid AND i.indislive AND (i.indisvalid OR c.relkind = 'p')
+           AND CASE c.relreplident WHEN 'd' THEN i.indisprimary AND i.indimmediate
+                                   WHEN 'i' THEN i.indisreplident END)
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
@@ -60,6 +71,10 @@ class Table:
     """Whether we may SELECT from it."""
     owned: bool
     """Whether we may add it to a publication."""
+    columns: frozenset[str] = frozenset()
+    """Names of its columns; none where that is not known."""
+    key: frozenset[str] = frozenset()
+    """Those of its replica identity where that is an index: of these alone the server sends old values."""
 
     @property
     def full_name(self) -> str:
@@ -99,8 +114,10 @@ async def list_tables(session: Queries) -> list[Table]:
             ancestors=frozenset(int(ancestor) for ancestor in (ancestors or "").split()),
             readable=readable == "t",
             owned=owned == "t",
+            columns=frozenset(orjson.loads(columns or "[]")),
+            key=frozenset(orjson.loads(key or "[]")),
         )
-        for schema, name, oid, kind, persistence, identity, identifies, ancestors, readable, owned in (
+        for schema, name, oid, kind, persistence, identity, identifies, ancestors, readable, owned, columns, key in (
             await session.query(_TABLES)
         )
     ]

@@ -15,9 +15,10 @@ import pytest
 from bridge.cli import init
 from bridge.clock import SystemClock
 from bridge.config import Settings, parse
+from bridge.errors import ConfigError
 from bridge.lsn import LSN
 from bridge.secret import SecretResolver
-from bridge.source import facts
+from bridge.source import facts, publication
 from bridge.source.preflight import Finding, examine
 from bridge.source.session import connected
 from bridge.store.factory import build_store
@@ -255,6 +256,37 @@ async def test_trigger_that_asks_what_changed_needs_old_values(patient: Patient)
     assert "REPLICA IDENTITY FULL" in the(await check(settings), "trigger t asks what changed in public.users").remedy
     patient.run("ALTER TABLE public.users REPLICA IDENTITY FULL")
     assert only(await check(settings), "warning") == []
+
+
+async def test_changed_needs_columns_that_the_server_tells_of(patient: Patient):
+    settings = patient.settings(trigger="changed: [name]")
+    told = the(await check(settings), "triggers.t.changed: whether name changed can't be told")
+    assert (told.severity, "REPLICA IDENTITY FULL" in told.remedy) == ("error", True)
+    patient.run("ALTER TABLE public.users REPLICA IDENTITY FULL")
+    await init._run(settings, accept_gap=False)
+    assert not [found for found in await check(settings) if found.severity in {"error", "warning"}]
+    wrong = the(await check(patient.settings(trigger="changed: [nam]")), "public.users has no column nam")
+    assert wrong.remedy == "the nearest are name"
+
+
+async def test_the_key_may_be_watched_under_any_identity(patient: Patient):
+    settings = patient.settings(trigger="changed: [id]")
+    await init._run(settings, accept_gap=False)
+    assert not [found for found in await check(settings) if found.severity in {"error", "warning"}]
+
+
+async def test_under_a_glob_changed_that_cannot_be_told_is_a_warning(patient: Patient):
+    settings = patient.settings("['public.*']", trigger="changed: [name]")
+    await init._run(settings, accept_gap=False)
+    told = the(await check(settings), "whether name changed can't be told")
+    assert (told.severity, "REPLICA IDENTITY FULL" in told.remedy) == ("warning", True)
+
+
+async def test_nothing_starts_where_changed_cannot_be_told(patient: Patient):
+    await init._run(patient.settings(), accept_gap=False)
+    async with connected(patient.dsn) as session:
+        with pytest.raises(ConfigError, match="whether name changed can't be told"):
+            await publication.prepare(session, patient.settings(trigger="changed: [name]"))
 
 
 async def test_clocks_that_differ_are_told(patient: Patient):
