@@ -11,7 +11,10 @@ import sys
 
 from setuptools import Extension, setup
 
-MODULES = {"bridge.pgoutput._rows": "bridge/pgoutput/_rows.pyx"}
+MODULES = {
+    "bridge.pgoutput._rows": "bridge/pgoutput/_rows.pyx",
+    "bridge.source._copydata": "bridge/source/_copydata.pyx",
+}
 
 
 def extensions() -> list[Extension]:

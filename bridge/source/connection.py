@@ -20,7 +20,7 @@ from bridge.errors import InvariantBroken, SlotInUse, SourceError, SourceMisconf
 from bridge.lsn import LSN
 from bridge.pgoutput.frames import encode_status_update, to_postgres_clock
 from bridge.source import commands, failure, libpq
-from bridge.source.libpq import Answer, Row, Wire
+from bridge.source.libpq import Answer, Frame, Row, Wire
 from bridge.source.session import PINNED, pin
 
 # Frames a second from which on the reader pauses between drains. A walsender that drains a backlog sends 100,000 to
@@ -216,7 +216,7 @@ class ReplicationConnection:
         self._window_started_at = self._wire.heard_at = time.monotonic()
         self._watch()
 
-    async def frames(self, *, max_frames: int = 4096, max_bytes: int = 1 << 20) -> list[memoryview]:
+    async def frames(self, *, max_frames: int = 4096, max_bytes: int = 1 << 20) -> list[Frame]:
         """
         The payloads of the CopyData messages that are there, or of the first ones to come; never an empty list.
 

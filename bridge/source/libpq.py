@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import psycopg
 from psycopg import pq
@@ -25,8 +25,12 @@ from psycopg.pq import DiagnosticField, ExecStatus, PollingStatus
 from psycopg.pq.abc import PGconn, PGresult
 
 from bridge import dsn as dsns
+from bridge import native
 from bridge.errors import InvariantBroken, SourceError, SourceUnavailable
 from bridge.source import failure
+
+if TYPE_CHECKING:
+    from bridge.source._copydata import CopyData  # it may not have been built
 
 COMMAND_TIMEOUT_SECONDS: Final = 30.0
 """For commands that wait for nothing but the server's attention."""
@@ -44,6 +48,9 @@ _PLAIN_HOST = re.compile(r"[A-Za-z0-9._:/%-]+")
 
 Row = tuple[str | None, ...]
 """One row of text values."""
+
+Frame = memoryview | bytes
+"""What one CopyData message carries, in memory of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,7 @@ class Wire:
         self._writing = False
         self._waiter: asyncio.Future[None] | None = None
         self._unsent: bytes | None = None
+        self._copy_data = _copy_data
         # OpenSSL may keep the rest of a record that libpq's buffer had no room for, of which the loop hears nothing.
         self._reads_before_waiting = 2 if pgconn.ssl_in_use else 1
         self.heard_at = time.monotonic()
@@ -143,21 +151,17 @@ class Wire:
             if answer.copying or (answer.failed and self.broken is not None):
                 return
 
-    def drain(self, max_frames: int, max_bytes: int) -> list[memoryview]:
+    def drain(self, max_frames: int, max_bytes: int) -> list[Frame]:
         """What is there, up to the limits; never waits."""
-        frames: list[memoryview] = []
-        get = self._pg.get_copy_data
+        frames: list[Frame] = []
         reads = self._reads_before_waiting
-        size = 0
         try:
             while not self.copy_ended:
-                length, data = get(1)
-                if length > 0:
-                    frames.append(data)
-                    size += length
-                    if len(frames) >= max_frames or size >= max_bytes:
-                        break
-                elif length < 0:
+                said, size = self._take(frames, max_frames, max_bytes)
+                max_bytes -= size
+                if said > 0:
+                    break
+                if said < 0:
                     self.copy_ended = True
                 elif reads and self.broken is None:
                     reads -= 1
@@ -165,9 +169,28 @@ class Wire:
                 else:
                     break
         except psycopg.OperationalError:
-            # An error in the place of data; the result that follows says which.
             self.copy_ended = True
         return frames
+
+    def _take(self, frames: list[Frame], max_frames: int, max_bytes: int) -> tuple[int, int]:
+        """
+        Append messages that libpq has whole, up to the limits.
+
+        Returns what PQgetCopyData said last (1 enough, 0 no more there, negative that the copy has ended) and the bytes
+        taken. An error in the place of data is an end too; the result that follows says which.
+        """
+        if self._copy_data is not None:
+            pointer: int | None = getattr(self._pg, "pgconn_ptr", None)  # None once it is closed
+            return self._copy_data.take(pointer or 0, frames, max_frames, max_bytes)
+        get = self._pg.get_copy_data
+        size = 0
+        while len(frames) < max_frames and size < max_bytes:
+            length, data = get(1)
+            if length <= 0:
+                return length, size
+            frames.append(data)
+            size += length
+        return 1, size
 
     async def readable(self, deadline: float | None = None) -> None:
         """
@@ -408,24 +431,39 @@ def _text(result: PGresult, row: int, column: int) -> str | None:
     return None if value is None else value.decode("utf-8", "replace")
 
 
-def _load_set_verbosity() -> Callable[[int, int], object] | None:
+def _load_libpq() -> ctypes.CDLL | None:
     """
-    PQsetErrorVerbosity of the libpq that psycopg uses.
+    The libpq that psycopg uses, for the calls that psycopg has no wrapper for; it gives out `pgconn_ptr` for that.
 
-    While connecting, libpq keeps the SQLSTATE to itself, unless told to put it into the message; psycopg wraps no such
-    call, and gives out `pgconn_ptr` for the purpose. A library's handle finds the symbols of what it was linked to,
-    hence the detour by psycopg's own extension module. Without it nothing breaks, but a wrong password is a failure
-    like any other, and tried again.
+    A library's handle finds the symbols of what it was linked to, hence the detour by psycopg's own extension module.
+    The implementation in Python is made of ctypes itself, and has the library at hand.
     """
     module = sys.modules[pq.PGconn.__module__]
-    # The implementation in Python is made of ctypes itself, and has the library at hand.
-    loaded = getattr(getattr(module, "impl", None), "pq", None)
+    loaded: ctypes.CDLL | None = getattr(getattr(module, "impl", None), "pq", None)
     try:
-        function = (loaded or ctypes.CDLL(module.__file__)).PQsetErrorVerbosity
-    except (OSError, AttributeError):
+        return loaded or ctypes.CDLL(module.__file__)
+    except OSError:
         return None
+
+
+_libpq = _load_libpq()
+
+
+def _address(function: str) -> int:
+    """Of a function in that library; 0 where it can't be found."""
+    found = getattr(_libpq, function, None)
+    return (found and ctypes.cast(found, ctypes.c_void_p).value) or 0
+
+
+def _load_set_verbosity() -> Callable[[int, int], object] | None:
+    """
+    PQsetErrorVerbosity: while connecting, libpq keeps the SQLSTATE to itself, unless told to put it into the message.
+
+    Without it nothing breaks, but a wrong password is a failure like any other, and tried again.
+    """
+    address = _address("PQsetErrorVerbosity")
     prototype = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
-    return prototype(ctypes.cast(function, ctypes.c_void_p).value or 0)
+    return prototype(address) if address else None
 
 
 _set_libpq_verbosity = _load_set_verbosity()
@@ -435,3 +473,18 @@ def _set_verbosity(pgconn: PGconn, verbosity: int) -> None:
     pointer: int | None = getattr(pgconn, "pgconn_ptr", None)
     if _set_libpq_verbosity is not None and pointer:
         _set_libpq_verbosity(pointer, verbosity)
+
+
+def _load_copy_data() -> CopyData | None:
+    """The compiled way to take messages; None where it was not built, or is not wanted."""
+    try:
+        from bridge.source._copydata import CopyData  # noqa: PLC0415 - it may not have been built
+    except ImportError:
+        return None
+    get_copy_data, free_memory = _address("PQgetCopyData"), _address("PQfreemem")
+    if not (native.ALLOWED and get_copy_data and free_memory and hasattr(pq.PGconn, "pgconn_ptr")):
+        return None
+    return CopyData(get_copy_data, free_memory)
+
+
+_copy_data = _load_copy_data()

@@ -31,7 +31,7 @@ from bridge.errors import (
 )
 from bridge.lsn import LSN
 from bridge.pgoutput.frames import XLOG_DATA_HEADER_BYTES, Keepalive, XLogData, decode_frame
-from bridge.source import commands
+from bridge.source import commands, libpq
 from bridge.source.connection import ReplicationConnection
 from bridge.source.session import PINNED, connected
 
@@ -77,6 +77,15 @@ def any_shop(request: pytest.FixtureRequest):
     dsn = request.getfixturevalue("database" if request.param == "embedded" else "system_database")
     with psycopg.connect(dsn, autocommit=True) as admin:
         yield Database(dsn, admin)
+
+
+@pytest.fixture(params=["compiled", "python"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    """Messages are taken from libpq by the extension, and by psycopg."""
+    if request.param == "python":
+        monkeypatch.setattr(libpq, "_copy_data", None)
+    elif libpq._copy_data is None:
+        pytest.skip("the extension was not built here")
 
 
 @contextlib.asynccontextmanager
@@ -262,6 +271,7 @@ class TestOpening:
                     data = b"".join(bytes(frame) for frame in await connection.frames())
 
 
+@pytest.mark.usefixtures("both_ways")
 class TestStream:
     async def test_frames_come_in_the_order_of_the_server(self, any_shop: Database):
         async with streaming(any_shop) as connection:
@@ -352,6 +362,8 @@ class TestStream:
             await read_rows(connection, 1)
             reading = asyncio.create_task(connection.frames())
             while not connection._wire.waiting:
+                if reading.done():  # the commit, or a keepalive after it
+                    reading = asyncio.create_task(connection.frames())
                 await asyncio.sleep(0)
             shop.insert(2, 50_000)
             await reading
@@ -416,6 +428,7 @@ def encrypted(system_postgres, make_postgres: Callable):
     return server
 
 
+@pytest.mark.usefixtures("both_ways")
 class TestTLS:
     async def test_rows_of_every_size_arrive_over_tls(self, encrypted):
         dsn = encrypted.dsn().replace("127.0.0.1", "localhost")
@@ -572,6 +585,7 @@ class TestEnd:
             # A status update on the dead link is no error of its own.
             connection.send_status(1, 1, 1, now=time.time())
 
+    @pytest.mark.usefixtures("both_ways")
     async def test_rows_before_the_end_are_not_lost_with_it(self, shop: Database):
         shop.insert(1, 500)
         target = shop.current()
@@ -609,6 +623,7 @@ class TestEnd:
                     await read_to_the_end(connection, confirm)
                 await ending
 
+    @pytest.mark.usefixtures("both_ways")
     async def test_missing_publication_stops_the_stream_for_a_person(self, system_database: str):
         """Majors to 17; 18 warns and sends nothing, which is why `check` looks for itself."""
         with psycopg.connect(system_database, autocommit=True) as admin:
@@ -638,6 +653,7 @@ class TestEnd:
             finally:
                 os.kill(connection.backend_pid, signal.SIGCONT)
 
+    @pytest.mark.usefixtures("both_ways")
     async def test_closing_ends_a_wait_for_frames(self, shop: Database):
         connection = await ReplicationConnection.open(shop.dsn)
         await connection.start(shop.slot, PUBLICATION, LSN(0))
