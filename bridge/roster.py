@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from bridge.batching.groups import by_group, wider
+from bridge.batching.held import HeldKeys
 from bridge.batching.lanes import Window
 from bridge.change import Position
 from bridge.clock import Clock
@@ -17,13 +18,14 @@ from bridge.config import Settings, TriggerSettings
 from bridge.delivery.circuit import Circuit, Limits
 from bridge.delivery.decide import Policy
 from bridge.delivery.dispatch import Dispatcher, Observer
+from bridge.delivery.failure_record import Reporting
 from bridge.delivery.target import Target
 from bridge.delivery.tenant import tenant_reader
 from bridge.lsn import LSN
 from bridge.observe.status import TriggerState, TriggerStatus
 from bridge.pgoutput.assembler import Route
 from bridge.pgoutput.messages import RelationMessage
-from bridge.store.protocol import Progress
+from bridge.store.protocol import NO_LETTER_KEYS, LetterKeys, Progress
 from bridge.triggers.envelope import Envelope
 
 OWN_MESSAGES = "pgbridge."
@@ -64,14 +66,35 @@ class Roster:
             if (selection := trigger.selection) is not None
         }
 
-    def start(self, progress: Progress, start_lsn: LSN, system_identifier: str) -> None:
-        """On the first stream make the dispatchers; on later ones they stay, with what they have in hand."""
+    def start(
+        self,
+        progress: Progress,
+        start_lsn: LSN,
+        system_identifier: str,
+        letter_keys: Mapping[str, LetterKeys] = NO_LETTER_KEYS,
+    ) -> None:
+        """
+        On the first stream make the dispatchers; on later ones they stay, with what they have in hand.
+
+        Args:
+            progress: as claimed.
+            start_lsn: where the stream starts.
+            system_identifier: of the source's cluster.
+            letter_keys: of the triggers that hold back the keys of their dead letters; of the first stream alone.
+        """
         for name, target in self._targets.items():
             if name not in self.dispatchers:
                 checkpoint = progress.checkpoints.get(name, Position(start_lsn, -1))
-                self.dispatchers[name] = self._dispatcher(name, target, checkpoint, system_identifier)
+                letters = letter_keys.get(name)
+                self.dispatchers[name] = self._dispatcher(name, target, checkpoint, system_identifier, letters=letters)
 
-    def _dispatcher(self, name: str, target: Target, checkpoint: Position, system_identifier: str) -> Dispatcher:
+    def holding_keys(self) -> list[str]:
+        """The enabled triggers with `on_dead_letter: hold_key`."""
+        return [name for name in self._targets if self._settings.triggers[name].on_dead_letter == "hold_key"]
+
+    def _dispatcher(
+        self, name: str, target: Target, checkpoint: Position, system_identifier: str, *, letters: LetterKeys | None
+    ) -> Dispatcher:
         trigger = self._settings.triggers[name]
         http = trigger.target.http
         batched = http is None or http.batch
@@ -109,6 +132,8 @@ class Roster:
                 )
             ),
             grouping=grouping,
+            held=HeldKeys(letters.keys, barrier=letters.barrier) if letters is not None else None,
+            reporting=None if trigger.on_failure is None else Reporting(trigger.target.display_name),
         )
 
     # -- routes --------------------------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ from bridge.errors import (
     SourceMisconfigured,
     StoreMisconfigured,
 )
+from bridge.letters import LetterWatch, destinations_of
 from bridge.lsn import LSN
 from bridge.observe import log as events
 from bridge.observe.metrics import Metrics
@@ -116,6 +117,7 @@ class Service:
         self.metrics = Metrics(self.snapshot)
         self._build = build
         self._drain_seconds = drain_seconds
+        self._destinations = destinations_of(settings)
         self._targets: dict[str, Target] = {}
         self._roster = Roster(
             settings, self._targets, clock=self.clock, moved=self._moved, failed=self._failed, observer=self
@@ -231,16 +233,22 @@ class Service:
         dsn = await self._source_dsn(fresh=self._credentials_refused or self._sessions > 0)
         # The source first: where the store is in it too, its errors tell more of what is wrong.
         connection = await ReplicationConnection.open(dsn)
+        watching: asyncio.Task[None] | None = None
         try:
             await self.store.open()
             self._credentials_refused = False
             self._connection = connection
             pipeline = await self._start(connection)
+            letters = self._letter_watch()
+            watching = asyncio.create_task(letters.run(), name="letters")
             self._become(ServiceState.STREAMING, None)
             self._sessions += 1
             await self._work(pipeline)
             await connection.stop()
         finally:
+            if watching is not None:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
             if self._pipeline is not None:
                 self._changes_of_past_sessions += self._pipeline.assembler.changes
                 self._filtered_in_past_sessions.update(self._pipeline.assembler.filtered)
@@ -249,6 +257,16 @@ class Service:
                 self._catalog.close()
             self._pipeline = self._connection = self._catalog = None
             await connection.close()
+
+    def _letter_watch(self) -> LetterWatch:
+        return LetterWatch(
+            self.store,
+            self.settings.source.slot,
+            self._roster.dispatchers,
+            self._destinations,
+            clock=self.clock,
+            failed=self._failed,
+        )
 
     async def _source_dsn(self, *, fresh: bool = False) -> str:
         source = self.settings.source
@@ -278,7 +296,9 @@ class Service:
             await self.store.adopt(identity)
         if progress.confirmed_lsn is None:
             await self.store.save(start, {})
-        self._roster.start(progress, start, identity.system_identifier)
+        holding = [] if self._roster.dispatchers else self._roster.holding_keys()
+        letter_keys = {name: await self.store.letter_keys(source.slot, name) for name in holding}
+        self._roster.start(progress, start, identity.system_identifier, letter_keys)
         assembler = Assembler(
             database=server.database,
             system_identifier=server.system_identifier,

@@ -120,6 +120,10 @@ class Lanes:
         """
         if self._flying:
             raise InvariantBroken(f"events were to be put back with {len(self._flying)} batches in flight")
+        self.readmit(events, now)
+
+    def readmit(self, events: Sequence[Event], now: float) -> None:
+        """The same, whatever is in flight: none of it has a key in common with these."""
         everything = sorted([*self.evict(), *events], key=_id)
         if everything:
             self.admit(everything, now)

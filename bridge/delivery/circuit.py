@@ -125,6 +125,10 @@ class Circuit:
         """Records that are neither settled nor to be sent."""
         return len(self._doubted)
 
+    def doubted_events(self) -> list[Event]:
+        """Those records."""
+        return [record.event for record in self._doubted.values()]
+
     def probe_pause(self, now: float) -> float:
         """Seconds until the next probe of an open circuit."""
         return max(0.0, self._probe_now - now)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -19,11 +19,13 @@ import structlog
 
 from bridge.batching.batch import Batch, part_of
 from bridge.batching.groups import Grouping
+from bridge.batching.held import HeldKeys
 from bridge.batching.lanes import Lanes, Window
 from bridge.change import Event, Position
 from bridge.clock import Clock
 from bridge.delivery.circuit import REMEDY, Circuit, Turn
 from bridge.delivery.decide import NO_CHARGE, Charge, Decision, GivenUp, Pause, Policy, decide, expired
+from bridge.delivery.failure_record import Reporting
 from bridge.delivery.outcome import Evidence, Failed, Misconfigured, Outcome, TooLarge
 from bridge.delivery.target import Invocation, Target
 from bridge.observe import log as log_events
@@ -78,6 +80,8 @@ class Dispatcher:
         observer: told of each call.
         circuit: decides when the target counts as down; None for one with the default limits.
         grouping: divides batches by tenant.
+        reporting: makes what an on-failure destination is to be told of a dead letter.
+        held: keys that wait for letters that are there already; None where dead letters hold nothing back.
     """
 
     def __init__(
@@ -97,6 +101,8 @@ class Dispatcher:
         observer: Observer | None = None,
         circuit: Circuit | None = None,
         grouping: Grouping | None = None,
+        reporting: Reporting | None = None,
+        held: HeldKeys | None = None,
     ) -> None:
         self.trigger = trigger
         self.inbox: list[Event] = []
@@ -122,6 +128,9 @@ class Dispatcher:
         self._observer = observer
         self._circuit = circuit or Circuit()
         self._grouping = grouping
+        self._reporting = reporting
+        self.held = held or HeldKeys()
+        self._holds_keys = held is not None
         self._charges: dict[bytes, Charge] = {}
         self._flights: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -210,11 +219,30 @@ class Dispatcher:
                 batch = self._lanes.take(now)
                 if batch is None:
                     break
+                if not self.held.is_empty and not self._sift(batch, now):
+                    continue
                 if self._grouping is not None and batch.group is None:
                     self._lanes.divide(batch, self._grouping.divide(batch))
                     continue
                 self._send(batch)
+        if self._circuit.doubted and not self._flights:
+            self._resolve_doubts(now)  # what was left to try may have turned out to wait for a letter
         self._set_timer(now)
+
+    def letters_to_come(self) -> tuple[set[bytes], bool]:
+        """The ordering keys of records that are letters, or may become some, and not in the table; and any barrier."""
+        doubted = self._circuit.doubted_events()
+        keys = {key for each in self.letters for key in (each.ordering_key, each.old_ordering_key)}
+        keys |= {key for event in doubted for key in (event.key, event.old_key)}
+        barrier = any(each.barrier for each in self.letters) or any(event.barrier for event in doubted)
+        return {key for key in keys if key is not None}, barrier
+
+    def letters_are(self, keys: Iterable[bytes], *, barrier: bool, version: int) -> None:
+        """The ordering keys of the trigger's letters in the table, asked for when `held.version` stood at this."""
+        if self.held.letters_now(keys, barrier=barrier, version=version):
+            log.info(log_events.KEYS_FREED, trigger=self.trigger, keys_held=self.held.keys)
+            self._lanes.readmit(self.held.let_go(), self._clock.monotonic())
+            self.pump()
 
     async def drain(self, timeout_seconds: float) -> int:
         """Stop sending and wait for what is in flight; calls that take longer are abandoned. Returns how many."""
@@ -235,6 +263,17 @@ class Dispatcher:
         await self._target.close()
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _sift(self, batch: Batch, now: float) -> bool:
+        """Whether a batch may be sent as it is; else what waits for a letter was taken out, and the rest put back."""
+        free = self.held.sift(batch)
+        if len(free) == len(batch.events):
+            return True
+        if free:
+            self._lanes.divide(batch, [part_of(batch, free, then=batch.then)])
+        else:
+            self._lanes.finish(batch, now)
+        return False
 
     def _send(self, batch: Batch) -> None:
         gone = expired(batch, self._charges, self._policy, now=self._clock.now())
@@ -302,6 +341,9 @@ class Dispatcher:
 
     def _apply(self, batch: Batch, decision: Decision) -> None:
         now = self._clock.monotonic()
+        if self._holds_keys:
+            for record in decision.given_up:
+                self.held.hold(record.event)
         given_up = self._circuit.examine(decision.given_up) if decision.given_up else ()
         self._settle(decision.settled, given_up)
         self._charges.update(decision.charged)
@@ -344,7 +386,9 @@ class Dispatcher:
             # Only with nothing in flight: then everything that is unsettled can be put in commit order again.
             if not self._flights:
                 records = self._circuit.take_back()
-                self._lanes.put_back([record.event for record in records], now)
+                for record in records:
+                    self.held.free(record.event)
+                self._lanes.put_back([*(record.event for record in records), *self.held.let_go()], now)
             return
         idle = not self._flights and self._lanes.waiting == 0 and self._lanes.backing_off == 0
         self._settle((), self._circuit.settle_doubts(idle=idle))
@@ -369,6 +413,7 @@ class Dispatcher:
                 ordering_key=event.key,
                 old_ordering_key=event.old_key,
                 barrier=event.barrier,
+                report=None if self._reporting is None else self._reporting.report(record),
             )
             self.letters.append(letter)
             self.counters.dead_lettered += 1

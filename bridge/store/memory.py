@@ -20,6 +20,7 @@ from bridge.store.protocol import (
     BacklogSize,
     DeadLetter,
     LetterFilter,
+    LetterKeys,
     LetterSurvey,
     Parked,
     Progress,
@@ -160,6 +161,16 @@ class MemoryStore:
             newest = max(newest, letter.id or 0)
         return LetterSurvey(dict(sorted(by_trigger.items())), newest)
 
+    async def letter_keys(self, slot: str, trigger: str) -> LetterKeys:
+        letters = self._matching(LetterFilter(slot=slot, trigger=trigger))
+        keys = {key for letter in letters for key in (letter.ordering_key, letter.old_ordering_key) if key is not None}
+        return LetterKeys(frozenset(keys), any(letter.barrier for letter in letters))
+
+    async def mark_reported(self, ids: Sequence[int]) -> None:
+        for key, letter in self.tables.letters.items():
+            if letter.id in ids:
+                self.tables.letters[key] = replace(letter, report=None)
+
     async def discard_letters(self, ids: Sequence[int]) -> int:
         chosen = set(ids)
         keys = [key for key, letter in self.tables.letters.items() if letter.id in chosen]
@@ -253,6 +264,7 @@ def _matches(where: LetterFilter, slot: str, letter: DeadLetter) -> bool:
         and (where.since is None or letter.first_failed_at >= where.since)
         and (where.error is None or where.error.lower() in letter.error.lower())
         and (where.up_to_id is None or (letter.id or 0) <= where.up_to_id)
+        and (not where.unreported or letter.report is not None)
     )
 
 

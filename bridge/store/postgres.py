@@ -39,6 +39,7 @@ from bridge.store.protocol import (
     BacklogSize,
     DeadLetter,
     LetterFilter,
+    LetterKeys,
     LetterSurvey,
     Parked,
     Progress,
@@ -65,7 +66,7 @@ _REPLAY_POLL_SECONDS: Final = 0.5
 
 _COLUMNS: Final = (
     "id, trigger, event_id, table_name, {whole}, error, status, attempts, first_failed_at, last_failed_at, request_id, "
-    "log_tail, ordering_key, old_ordering_key, barrier"
+    "log_tail, ordering_key, old_ordering_key, barrier, report"
 )
 _WHOLE: Final = sql.SQL(_COLUMNS).format(whole=sql.SQL("event, detail"))
 _OUTLINE: Final = sql.SQL(_COLUMNS).format(whole=sql.SQL("''::bytea, ''"))
@@ -400,6 +401,26 @@ class PostgresStore:
 
         return await self._letters.run(work)
 
+    async def letter_keys(self, slot: str, trigger: str) -> LetterKeys:
+        """The keys of a trigger's letters; see the protocol."""
+
+        async def work(connection: AsyncConnection[Any]) -> LetterKeys:
+            async with connection.cursor(binary=True) as cursor:
+                await cursor.execute(self._statements["letter_keys"], {"slot": slot, "trigger": trigger})
+                rows = await cursor.fetchall()
+            keys = frozenset(bytes(key) for key, _ in rows if key is not None)
+            return LetterKeys(keys, any(barrier for _, barrier in rows))
+
+        return await self._letters.run(work)
+
+    async def mark_reported(self, ids: Sequence[int]) -> None:
+        """The on-failure destination knows."""
+
+        async def work(connection: AsyncConnection[Any]) -> None:
+            await connection.execute(self._statements["mark_reported"], {"ids": sorted(ids)})
+
+        await self._letters.run(work)
+
     async def discard_letters(self, ids: Sequence[int]) -> int:
         """Delete by id; returns how many there were."""
 
@@ -555,6 +576,7 @@ class PostgresStore:
             "ordering_key": letter.ordering_key,
             "old_ordering_key": letter.old_ordering_key,
             "barrier": letter.barrier,
+            "report": None if letter.report is None else text(letter.report),
         }
 
     async def _page(self, where: LetterFilter, after: DeadLetter | None, rows: int, *, whole: bool) -> list[DeadLetter]:
@@ -580,7 +602,7 @@ class PostgresStore:
         text = self._letters.incoming
         (
             letter_id, trigger, event_id, table, event, detail, error, status, attempts, first_failed_at,
-            last_failed_at, request_id, log_tail, ordering_key, old_ordering_key, barrier,
+            last_failed_at, request_id, log_tail, ordering_key, old_ordering_key, barrier, report,
         ) = row  # fmt: skip
         return DeadLetter(
             id=letter_id,
@@ -599,6 +621,7 @@ class PostgresStore:
             ordering_key=ordering_key,
             old_ordering_key=old_ordering_key,
             barrier=barrier,
+            report=None if report is None else text(report),
         )
 
     def _conditions(self, where: LetterFilter) -> tuple[sql.Composed, dict[str, object]]:
@@ -617,6 +640,8 @@ class PostgresStore:
                 None if where.error is None else text(where.error),
             ),
             ("id <= %(up_to_id)s", "up_to_id", where.up_to_id),
+            # The parameter is used up by a condition that always holds; the other one is what the index is made for.
+            ("report IS NOT NULL AND %(unreported)s", "unreported", where.unreported or None),
         ]
         held = [(condition, name, value) for condition, name, value in given if value is not None]
         texts = [sql.SQL(condition) for condition, _, _ in held] or [sql.SQL("true")]

@@ -63,6 +63,8 @@ class DeadLetter:
     """Where the change altered its ordering key: a replay keeps it behind the letters of both."""
     barrier: bool = False
     """A replay sends it after all older letters of its trigger, and before all younger ones."""
+    report: str | None = None
+    """What an on-failure destination has still to be told (`delivery/failure_record.py`); None where it has been."""
     id: int | None = None
     """Given by the store."""
 
@@ -101,6 +103,8 @@ class LetterFilter:
     """First failed at or after."""
     error: str | None = None
     """Substring of `error`, without regard to the case of ASCII letters."""
+    unreported: bool | None = None
+    """True: only those of which an on-failure destination has still to be told."""
     up_to_id: int | None = None
     """None that was set aside after this one: a long replay or discard ends although new letters keep coming."""
 
@@ -108,6 +112,19 @@ class LetterFilter:
 ANY_LETTER: Final = LetterFilter()
 NOTHING_PARKED: Final[Mapping[str, Sequence[Parked]]] = MappingProxyType({})
 NOTHING_REMOVED: Final[Mapping[str, Sequence[bytes]]] = MappingProxyType({})
+NO_BACKLOGS: Final[Mapping[str, BacklogSize]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class LetterKeys:
+    """The ordering keys of a trigger's letters."""
+
+    keys: frozenset[bytes] = frozenset()
+    barrier: bool = False
+    """Whether one of them is a barrier, which belongs to every key."""
+
+
+NO_LETTER_KEYS: Final[Mapping[str, LetterKeys]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +259,14 @@ class Store(Protocol):
 
     async def survey_letters(self, where: LetterFilter) -> LetterSurvey:
         """How many match, and where a replay or discard that begins now has to end."""
+        ...
+
+    async def letter_keys(self, slot: str, trigger: str) -> LetterKeys:
+        """The keys that a trigger with `on_dead_letter: hold_key` holds back."""
+        ...
+
+    async def mark_reported(self, ids: Sequence[int]) -> None:
+        """The on-failure destination has been told of these letters."""
         ...
 
     async def discard_letters(self, ids: Sequence[int]) -> int:

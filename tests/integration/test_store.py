@@ -14,7 +14,7 @@ from bridge.errors import InvariantBroken, StoreFenced
 from bridge.lsn import LSN
 from bridge.store.memory import MemoryStore
 from bridge.store.postgres import PostgresStore
-from bridge.store.protocol import DeadLetter, LetterFilter, Progress, SourceIdentity, Store
+from bridge.store.protocol import DeadLetter, LetterFilter, LetterKeys, Progress, SourceIdentity, Store
 
 WHO = SourceIdentity("s", "7584208214917443585", 1, "shop")
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -433,3 +433,42 @@ class TestReplaying:
                 raise ZeroDivisionError
         async with two.replaying("s", "t") as claim:
             await claim.check()
+
+
+class TestReports:
+    async def test_what_is_still_to_be_told_is_kept_found_and_struck_off(self, claimed):
+        told, untold = letter(1), letter(2, report='{"condition":"RetryAttemptsExhausted"}')
+        await claimed.save(None, {"t": Position(LSN(9), 0)}, [told, untold])
+        assert same(await claimed.letters(LetterFilter()), [told, untold])
+        (found,) = await claimed.letters(LetterFilter(unreported=True))
+        assert found.report == untold.report
+        await claimed.mark_reported([found.id, 10**12])
+        assert await claimed.letters(LetterFilter(unreported=True)) == []
+        assert same(await claimed.letters(LetterFilter()), [told, replace(untold, report=None)])
+        await claimed.mark_reported([])
+
+    async def test_a_save_that_is_repeated_asks_for_the_report_again(self, claimed):
+        """At least once: whether the first answer was lost before or after the report is not known."""
+        again = letter(1, report="{}")
+        await claimed.save(None, {}, [again])
+        await claimed.mark_reported([item.id for item in await claimed.letters(LetterFilter())])
+        await claimed.save(None, {}, [again])
+        assert len(await claimed.letters(LetterFilter(unreported=True))) == 1
+
+
+class TestLetterKeys:
+    async def test_the_keys_of_a_triggers_letters_are_told_whole(self, claimed):
+        letters = [
+            letter(1, ordering_key=b"a\0\xff"),
+            letter(2, ordering_key=b"b", old_ordering_key=b"a\0\xff"),
+            letter(3),
+            letter(4, trigger="other", ordering_key=b"z", barrier=True),
+        ]
+        await claimed.save(None, {}, letters)
+        assert await claimed.letter_keys("s", "t") == LetterKeys(frozenset({b"a\0\xff", b"b"}))
+        assert await claimed.letter_keys("s", "nobody") == LetterKeys()
+        assert await claimed.letter_keys("another slot", "t") == LetterKeys()
+
+    async def test_a_barrier_without_a_key_is_told(self, claimed):
+        await claimed.save(None, {}, [letter(1, barrier=True)])
+        assert await claimed.letter_keys("s", "t") == LetterKeys(barrier=True)

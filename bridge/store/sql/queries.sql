@@ -92,12 +92,12 @@ SELECT {schema}.save_progress(
 -- Repeating it changes nothing: a save whose answer was lost is made again.
 INSERT INTO {schema}.dead_letters AS old (
     slot, trigger, event_id, table_name, event, error, detail, status, request_id, log_tail, attempts,
-    first_failed_at, last_failed_at, ordering_key, old_ordering_key, barrier
+    first_failed_at, last_failed_at, ordering_key, old_ordering_key, barrier, report
 )
 VALUES (
     %(slot)s, %(trigger)s, %(event_id)s, %(table)s, %(event)b, %(error)s, %(detail)s, %(status)s, %(request_id)s,
     %(log_tail)s, %(attempts)s, %(first_failed_at)s, %(last_failed_at)s, %(ordering_key)b, %(old_ordering_key)b,
-    %(barrier)s
+    %(barrier)s, %(report)s
 )
 ON CONFLICT (slot, trigger, event_id) DO UPDATE SET
     event = excluded.event,
@@ -111,7 +111,8 @@ ON CONFLICT (slot, trigger, event_id) DO UPDATE SET
     last_failed_at = greatest(old.last_failed_at, excluded.last_failed_at),
     ordering_key = excluded.ordering_key,
     old_ordering_key = excluded.old_ordering_key,
-    barrier = excluded.barrier
+    barrier = excluded.barrier,
+    report = excluded.report
 
 
 -- page_of_letters --
@@ -128,6 +129,16 @@ ORDER BY event_id, id
 
 -- survey_letters --
 SELECT trigger, count(*), max(id) FROM {schema}.dead_letters WHERE {conditions} GROUP BY trigger
+
+
+-- letter_keys --
+SELECT DISTINCT key, barrier
+FROM {schema}.dead_letters, unnest(ARRAY[ordering_key, old_ordering_key]) AS key
+WHERE slot = %(slot)s AND trigger = %(trigger)s
+
+
+-- mark_reported --
+UPDATE {schema}.dead_letters SET report = NULL WHERE id = ANY (%(ids)s) AND report IS NOT NULL
 
 
 -- discard_letters --

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
 from bridge.batching.groups import Grouping
+from bridge.batching.held import HeldKeys
 from bridge.batching.lanes import Window
 from bridge.change import Event, Position, Transaction
 from bridge.clock import SystemClock
 from bridge.delivery.decide import Policy
 from bridge.delivery.dispatch import Dispatcher
+from bridge.delivery.failure_record import Reporting
 from bridge.delivery.outcome import Delivered, Evidence, Failed, Misconfigured, Partial, Rejected, TooLarge
 from bridge.lsn import LSN
 from bridge.testing import ManualClock, MemoryTarget
@@ -40,6 +43,8 @@ class Rig:
             "wait": 0.0,
             "clock": SystemClock(),
             "grouping": None,
+            "held": None,
+            "reporting": None,
         } | changes
         self.dispatcher = Dispatcher(
             "t",
@@ -54,6 +59,8 @@ class Rig:
             moved=self.moves.set,
             failed=self.errors.append,
             grouping=settings["grouping"],
+            held=settings["held"],
+            reporting=settings["reporting"],
         )
 
     def admit(self, *events: Event) -> None:
@@ -405,3 +412,93 @@ async def test_waiting_for_the_store_with_a_retry_due_sets_no_timer():
     assert rig.dispatcher._timer is None
     rig.dispatcher.saved(rig.dispatcher.settled_total)
     await rig.settled(8001)
+
+
+def bad(*numbers):
+    names = {event(n).id.decode() for n in numbers}
+
+    def answer(invocation):
+        failed = names & set(invocation.ids)
+        return Partial(frozenset(failed), EVIDENCE) if failed else Delivered()
+
+    return answer
+
+
+async def test_with_hold_key_later_changes_wait_until_the_letter_is_gone():
+    rig = Rig(attempts=0, held=HeldKeys())
+    rig.target.answer(*[bad(1)] * 100)
+    rig.admit(event(1, b"a"), event(2, b"b"))
+    await rig.settled(2)
+    rig.admit(event(3, b"a"), event(4, b"b"), event(5, b"a"))
+    await rig.settled(3)
+    assert rig.target.delivered == [event(4).id.decode()]  # the second settled in a call that failed in part
+    assert len(rig.dispatcher.tracker) == 2
+    assert rig.dispatcher.tracker.checkpoint == Position(event(3).position.commit_lsn, -1)
+    rig.dispatcher.letters_are([b"a"], barrier=False, version=rig.dispatcher.held.version)
+    while rig.dispatcher.in_flight:
+        await asyncio.sleep(0)
+    assert len(rig.target.invocations) == 2
+    rig.dispatcher.letters_are([], barrier=False, version=rig.dispatcher.held.version)
+    await rig.settled(5)
+    assert rig.target.invocations[-1].ids == [event(3).id.decode(), event(5).id.decode()]
+
+
+async def test_with_hold_key_what_was_in_the_same_batch_waits_too():
+    rig = Rig(attempts=0, bisect=True, held=HeldKeys())
+    first = event(1, b"a").id.decode()
+
+    def answer(invocation):
+        return Failed(EVIDENCE) if first in invocation.ids else Delivered()
+
+    rig.target.answer(*[answer] * 100)
+    rig.admit(event(1, b"a"), event(2, b"a"), event(3, b"a"), event(4, b"b"))
+    await rig.settled(2)
+    while rig.dispatcher.in_flight:
+        await asyncio.sleep(0)
+    assert [letter.event_id for letter in rig.dispatcher.letters] == [first]
+    assert rig.dispatcher.held.events == 2
+    rig.dispatcher.letters_are([], barrier=False, version=rig.dispatcher.held.version)
+    await rig.settled(4)
+    assert rig.dispatcher.letters_to_come() == ({b"a"}, False)
+
+
+async def test_a_key_held_at_the_start_is_held_before_its_first_event_comes():
+    rig = Rig(held=HeldKeys([b"a"]))
+    rig.admit(event(1, b"a"), event(2, b"b"))
+    await rig.settled(1)
+    assert rig.target.delivered == [event(2).id.decode()]
+
+
+async def test_without_hold_key_later_changes_go_on():
+    rig = Rig(attempts=0)
+    rig.target.answer(bad(1))
+    rig.admit(event(1, b"a"))
+    await rig.settled(1)
+    rig.admit(event(2, b"a"))
+    await rig.settled(2)
+    assert rig.dispatcher.held.is_empty
+
+
+async def test_a_target_that_is_down_frees_the_keys_that_its_failures_held():
+    outage = Outage(attempts=0, batch_size=1, parallel=2, held=HeldKeys())
+    events = [event(n, b"%d" % (n % 40)) for n in range(120)]
+    outage.rig.admit(*events)
+    await outage.pass_time(100)
+    outage.down = False
+    await outage.pass_time(200)
+    assert outage.letters == []
+    assert sorted(outage.rig.target.delivered) == [each.id.decode() for each in events]
+    assert outage.dispatcher.held.is_empty
+
+
+async def test_a_letter_carries_what_its_destination_is_to_be_told():
+    rig = Rig(attempts=0, reporting=Reporting("lambda:greet"))
+    rig.target.answer(Failed(Evidence("x", function_error="Unhandled", executed_version="7")))
+    rig.admit(event(1))
+    await rig.settled(1)
+    assert json.loads(rig.dispatcher.letters[0].report) == {
+        "functionArn": "lambda:greet",
+        "condition": "RetryAttemptsExhausted",
+        "executedVersion": "7",
+        "functionError": "Unhandled",
+    }
