@@ -56,7 +56,9 @@ from bridge.roster import Roster
 from bridge.secret import SecretResolver
 from bridge.source import catalog, publication, slot
 from bridge.source.connection import ReplicationConnection
+from bridge.source.identity_warnings import identity_warnings
 from bridge.source.resume import ACCEPT_GAP, resume_at
+from bridge.source.tables import list_tables
 from bridge.store.factory import build_store
 from bridge.store.protocol import LetterFilter, Progress, SourceIdentity, Store
 
@@ -282,11 +284,14 @@ class Service:
             raise _no_slot(source.slot, progress)
         for warning in await publication.prepare(connection, self.settings, strict=self._sessions == 0):
             log.warning(events.NOT_SENT, reason=warning)
+        lacking = identity_warnings(self.settings, await list_tables(connection)) if self._sessions == 0 else ()
         facts = await catalog.load(connection)
         start = resume_at(
             progress, identity, slot_confirmed_lsn=state.confirmed_flush_lsn, server_lsn=server.wal_flush_lsn
         )
         await connection.start(source.slot, source.publication, start)
+        for lack in lacking:
+            log.warning(events.OLD_VALUES_LACKING, reason=lack.what, remedy=lack.remedy)
         # The slot is ours. Whoever had it before may have saved something since we read it.
         progress = await self.store.claim(identity)
         start = resume_at(
