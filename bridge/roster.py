@@ -26,7 +26,9 @@ from bridge.observe.status import TriggerState, TriggerStatus
 from bridge.pgoutput.assembler import Route
 from bridge.pgoutput.messages import RelationMessage
 from bridge.store.protocol import NO_LETTER_KEYS, LetterKeys, Progress
+from bridge.secret import SecretResolver
 from bridge.triggers.envelope import Envelope
+from bridge.triggers.shape import Shape
 
 OWN_MESSAGES = "pgbridge."
 """Logical messages with such a prefix are our own: they are never events."""
@@ -60,11 +62,18 @@ class Roster:
         self._moved = moved
         self._failed = failed
         self._observer = observer
+        self._shapes: dict[str, Shape] = {}
         self._selections = {
             name: selection
             for name, trigger in settings.triggers.items()
             if (selection := trigger.selection) is not None
         }
+
+    async def fetch_keys(self, secrets: SecretResolver) -> None:
+        """Read what masks hash with; before the first stream starts."""
+        for name, trigger in self._settings.triggers.items():
+            if trigger.enabled and name not in self._shapes:
+                self._shapes[name] = trigger.shape(await secrets.fetch_all(trigger.mask_keys))
 
     def start(
         self,
@@ -163,7 +172,7 @@ class Roster:
         dispatcher = self.dispatchers[name]
         return Route(
             trigger=name,
-            shape=trigger.shape,
+            shape=self._shapes[name],
             operations=operations,
             inbox=dispatcher.inbox,
             received=dispatcher.tracker.received,

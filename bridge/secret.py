@@ -18,7 +18,7 @@ import asyncio
 import hmac
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
 
@@ -174,6 +174,10 @@ class SecretResolver:
             if fresh or secret not in self._known:
                 self._known[secret] = await asyncio.to_thread(_READERS[secret.kind], secret.reference)
             return self._known[secret]
+
+    async def fetch_all(self, secrets: Iterable[Secret]) -> dict[Secret, str]:
+        """The texts of several secrets; raises as `fetch`."""
+        return {secret: await self.fetch(secret) for secret in secrets}
 
 
 def _read_file(reference: str) -> str:

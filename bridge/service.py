@@ -285,6 +285,7 @@ class Service:
         for warning in await publication.prepare(connection, self.settings, strict=self._sessions == 0):
             log.warning(events.NOT_SENT, reason=warning)
         lacking = identity_warnings(self.settings, await list_tables(connection)) if self._sessions == 0 else ()
+        await self._roster.fetch_keys(self.secrets)
         facts = await catalog.load(connection)
         start = resume_at(
             progress, identity, slot_confirmed_lsn=state.confirmed_flush_lsn, server_lsn=server.wal_flush_lsn

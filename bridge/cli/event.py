@@ -107,14 +107,16 @@ async def _sample(
     from bridge.triggers.shape import Shape  # noqa: PLC0415 - as above
 
     name = _trigger(settings, table, trigger)
-    dsn = await SecretResolver().fetch(settings.source.dsn)
+    secrets = SecretResolver()
+    keys = {} if name is None else await secrets.fetch_all(settings.triggers[name].mask_keys)
+    dsn = await secrets.fetch(settings.source.dsn)
     async with connected(dsn, application_name="pgbridge event") as wire:
         await pin(wire)
         described = await _describe(wire, table)
         new, old = await _rows(wire, described)
     plan = Plan(
         described.relation,
-        Shape() if name is None else settings.triggers[name].shape,
+        Shape() if name is None else settings.triggers[name].shape(keys),
         database=described.database,
         primary_key=described.primary_key or None,
         catalog=lambda oid: described.types[oid].in_catalog if oid in described.types else None,

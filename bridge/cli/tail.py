@@ -7,10 +7,11 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from bridge.config import Settings
     from bridge.pgoutput.assembler import Assembler, Route
     from bridge.pgoutput.messages import RelationMessage
+    from bridge.secret import Secret
     from bridge.source.connection import ReplicationConnection
     from bridge.triggers.selection import Selection
 
@@ -108,13 +110,20 @@ def command(
     nothing stays behind. With --json each change is the event of one line, as a target would get it.
     """
     settings = load_settings(config)
-    wanted = _wanted(settings, tables, trigger, operations)
+    keys = asyncio.run(_mask_keys(settings, trigger))
+    wanted = _wanted(settings, tables, trigger, operations, keys)
     asyncio.run(_tail(settings, wanted, limit, as_json=as_json))
 
 
-def _wanted(settings: Settings, tables: tuple[str, ...], trigger: str | None, operations: str | None) -> Wanted:
+def _wanted(
+    settings: Settings,
+    tables: tuple[str, ...],
+    trigger: str | None,
+    operations: str | None,
+    keys: Mapping[Secret, str] = MappingProxyType({}),
+) -> Wanted:
     """
-    What the options ask for.
+    What the options ask for; `keys` are those that masks hash with.
 
     Raises:
         ConfigError: a pattern, an operation or a trigger that does not exist.
@@ -132,7 +141,16 @@ def _wanted(settings: Settings, tables: tuple[str, ...], trigger: str | None, op
     if own is None:
         known = ", ".join(sorted(settings.triggers))
         raise ConfigError(f"--trigger: there is no trigger {trigger!r}", remedy=f"name one of these: {known}")
-    return Wanted((*selections, own.table_selection), chosen & set(own.operations), trigger, own.shape, own.selection)
+    return Wanted(
+        (*selections, own.table_selection), chosen & set(own.operations), trigger, own.shape(keys), own.selection
+    )
+
+
+async def _mask_keys(settings: Settings, trigger: str | None) -> Mapping[Secret, str]:
+    from bridge.secret import SecretResolver  # noqa: PLC0415 - --help needs none of it
+
+    own = None if trigger is None else settings.triggers.get(trigger)
+    return {} if own is None else await SecretResolver().fetch_all(own.mask_keys)
 
 
 def _operations(text: str | None) -> frozenset[str]:

@@ -10,6 +10,7 @@ within its range, so that no room behind this one has to check a setting again.
 """
 
 from bridge.config.load import load, parse
+from bridge.config.reshaping import ColumnSettings
 from bridge.config.schema import json_schema
 from bridge.config.settings import Address, AdminSettings, Settings, SourceSettings, StoreSettings
 from bridge.config.targets import (
@@ -27,7 +28,6 @@ from bridge.config.trigger import (
     BacklogSettings,
     CircuitBreakerSettings,
     ClaimCheckSettings,
-    ColumnSettings,
     OnFailureSettings,
     TriggerSettings,
 )

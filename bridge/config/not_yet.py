@@ -14,9 +14,6 @@ from pydantic import BaseModel
 from bridge.config.document import Place
 
 NOT_YET: Final[dict[str, str]] = {
-    "triggers.*.columns.rename": "rename in the handler",
-    "triggers.*.mask": "leave columns out with columns: {exclude: […]}",
-    "triggers.*.static": "add members in the handler",
     "triggers.*.transform": "reshape events in the handler",
     "triggers.*.target.*.envelope": "leave it out, or write pgbridge",
 }

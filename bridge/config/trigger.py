@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
+import orjson
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
+from bridge.config.reshaping import ColumnSettings, MaskRule, check_mask_key
 from bridge.config.section import NOT_BOOL, Name, Section, is_list
 from bridge.config.targets import LAMBDA_EVENT_BYTES, LAMBDA_REQUEST_BYTES, TargetSettings
+from bridge.errors import ConfigError
+from bridge.secret import Secret
 from bridge.triggers.filter import Pattern, PatternError, compile_patterns
 from bridge.triggers.selection import Selection
-from bridge.triggers.shape import Shape
+from bridge.triggers.shape import Mask, Shape
 from bridge.triggers.tables import PatternSyntaxError, TableSelection
 
 Operation = Literal["insert", "update", "delete", "truncate", "message"]
@@ -31,27 +36,6 @@ class BacklogSettings(Section):
     """Bytes of WAL that the slot retains because of the trigger. Default 256 MiB: sixteen segments."""
     after_seconds: Annotated[float, Field(ge=0), NOT_BOOL] = 60.0
     """Seconds that the oldest waiting change has been waiting. Default 60: longer than a deployment's hiccup."""
-
-
-class ColumnSettings(Section):
-    """Which columns stand in the event."""
-
-    include: tuple[Name, ...] | None = None
-    """Only these columns; default: all."""
-    exclude: tuple[Name, ...] = ()
-    """Not these columns."""
-    rename: Mapping[Name, Name] = Field(default_factory=dict)
-    """Column name in the table to name in the event."""
-
-    @model_validator(mode="after")
-    def _disjoint(self) -> ColumnSettings:
-        if self.include is not None:
-            if not self.include:
-                raise ValueError("include is an empty list, so no column is left; name some, or remove it")
-            both = sorted(set(self.include) & set(self.exclude))
-            if both:
-                raise ValueError(f"include and exclude both name {', '.join(both)}; keep it in one of them")
-        return self
 
 
 class OnFailureSettings(Section):
@@ -191,10 +175,13 @@ class TriggerSettings(Section):
     """Updates only where one of these columns changed. Default: any update."""
     columns: ColumnSettings = ColumnSettings()
     """Which columns stand in the event. Default: all."""
-    mask: Mapping[str, Any] = Field(default_factory=dict)
-    """Columns whose values are covered (redact, hash, truncate)."""
-    static: Mapping[str, Any] = Field(default_factory=dict)
-    """Members that are added to every event."""
+    mask: Mapping[Name, MaskRule] = Field(default_factory=dict)
+    """
+    Columns whose values are covered, by their names in the table: redact, {hash: KEY} or {truncate: LENGTH}. Wherever a
+    value would stand: in `record`, `changes` and the keys.
+    """
+    static: Mapping[Name, Any] = Field(default_factory=dict)
+    """Members that are added to every record, with any JSON value."""
     transform: Annotated[str | None, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] = None
     """Python function that takes an event and returns one or None, as module:function."""
     target: TargetSettings
@@ -290,6 +277,15 @@ class TriggerSettings(Section):
             check_patterns(value)
         return value
 
+    @field_validator("static")
+    @classmethod
+    def _is_json(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            orjson.dumps(dict(value))
+        except TypeError:
+            raise ValueError("it holds something that JSON has not, such as a number beyond 64 bits") from None
+        return value
+
     @field_validator("maximum_record_age_in_seconds")
     @classmethod
     def _age(cls, value: int) -> int:
@@ -334,14 +330,42 @@ class TriggerSettings(Section):
         return Selection(matcher, frozenset(self.changed))
 
     @property
-    def shape(self) -> Shape:
-        """Which columns stand in the event, and what orders it."""
+    def mask_keys(self) -> tuple[Secret, ...]:
+        """The keys that masks hash with."""
+        return tuple(rule.hash for rule in self.mask.values() if not isinstance(rule, str) and rule.hash is not None)
+
+    def shape(self, keys: Mapping[Secret, str] = MappingProxyType({})) -> Shape:
+        """
+        Which columns stand in the event, how they are covered, and what orders it.
+
+        Args:
+            keys: the text of `mask_keys` that are kept elsewhere.
+
+        Raises:
+            ConfigError: a key is too short.
+        """
         include = self.columns.include
         return Shape(
             include=None if include is None else frozenset(include),
             exclude=frozenset(self.columns.exclude),
             order_by=self.order_by,
+            rename=tuple(self.columns.rename.items()),
+            masks=tuple((column, _mask(column, rule, keys)) for column, rule in self.mask.items()),
+            static=tuple((name, orjson.dumps(value)) for name, value in self.static.items()),
         )
+
+
+def _mask(column: str, rule: MaskRule, keys: Mapping[Secret, str]) -> Mask:
+    if isinstance(rule, str):
+        return Mask()
+    if rule.hash is None:
+        return Mask(length=rule.truncate)
+    key = rule.hash.literal if rule.hash.literal is not None else keys[rule.hash]
+    try:
+        check_mask_key(key)
+    except ValueError as error:
+        raise ConfigError(f"mask.{column}: {error}") from None
+    return Mask(key=key.encode())
 
 
 def check_patterns(patterns: Iterable[Pattern]) -> None:

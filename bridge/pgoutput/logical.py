@@ -11,6 +11,7 @@ somebody happened to write. `metadata` names no table, and ends with `"message":
 from __future__ import annotations
 
 from binascii import b2a_base64
+from typing import Final
 
 import orjson
 
@@ -18,6 +19,8 @@ from bridge.change import Event, Transaction
 from bridge.pgoutput.messages import LogicalMessage
 from bridge.pgoutput.plan import Stamp
 from bridge.triggers.shape import Shape
+
+_MEMBERS: Final = frozenset({"prefix", "content", "encoding"})
 
 
 def stamp_outside(transaction: Transaction) -> Stamp:
@@ -37,8 +40,8 @@ def encode_message(message: LogicalMessage, database: str, shape: Shape, ordinal
     content, encoding = _content(message.content)
     body = b"".join(
         [
-            b'{"id":"%b","action":"message","record":{"prefix":%b,"content":'
-            % (event_id, orjson.dumps(message.prefix)),
+            b'{"id":"%b","action":"message","record":{%b"prefix":%b,"content":'
+            % (event_id, shape.static_members(but=_MEMBERS), orjson.dumps(message.prefix)),
             content,
             b',"encoding":"%b"},"changes":null,' % encoding,
             b'"metadata":{"source":"pgbridge","database":%b,"table_schema":null,"table_name":null,'

@@ -17,6 +17,7 @@ An event's body, in this order (the trigger's own tail follows, see `triggers/en
 - `changes` holds the old values of the changed columns where the old row was sent (FULL), else null.
 - `keys` are the columns of the replica identity; where that names no key (FULL, NOTHING) those of the primary key, if
   it is known, else none. `old_keys` holds all of them as they were, when one has changed.
+- Static members stand first in `record`, where there is one.
 - A column that the shape excludes stands nowhere, not even in `keys`. One that is merely not included is left out of
   `record`, `changes` and `unavailable`; `keys` still name the row.
 - Text that is not UTF-8 (an SQL_ASCII database) is written as its Latin-1 reading, one character U+0000 to U+00FF a
@@ -32,7 +33,7 @@ columns were not sent, it is a barrier instead: alone it is in order with everyt
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import orjson
@@ -52,7 +53,7 @@ from bridge.pgoutput.messages import (
     Update,
 )
 from bridge.pgoutput.schema_version import Description
-from bridge.pgoutput.values import Encoder, TypeCatalog, ValueType, encoder_of, no_catalog, resolve
+from bridge.pgoutput.values import Encoder, Form, TypeCatalog, ValueType, encoder_of, no_catalog, resolve
 from bridge.triggers.shape import Shape
 
 Stamp = tuple[Transaction, bytes, bytes, bytes]
@@ -285,7 +286,7 @@ class Plan:
         body = b"".join(
             [
                 b'{"id":"%b","action":"%b","record":{' % (event_id, action.encode()),
-                members(row, lambda column: column.in_record),
+                (self.shape.static_members() + members(row, lambda column: column.in_record)).removesuffix(b","),
                 b'},"changes":',
                 changed,
                 b",",
@@ -373,13 +374,16 @@ def _identity(relation: RelationMessage, primary_key: Sequence[str] | None) -> t
 
 
 def _column_plan(index: int, column: Column, value_type: ValueType, shape: Shape, *, in_identity: bool) -> ColumnPlan:
-    shown = column.name not in shape.exclude
+    shown = shape.shows(column.name)
+    mask = shape.mask_of(column.name)
+    if mask is not None:
+        value_type = replace(value_type, form=Form.MASKED, element=None)
     return ColumnPlan(
         index=index,
         name=column.name,
-        json_name=orjson.dumps(column.name),
+        json_name=orjson.dumps(shape.name_of(column.name)),
         value_type=value_type,
-        encode=encoder_of(value_type),
+        encode=encoder_of(value_type) if mask is None else mask.encode,
         flagged=column.is_key,
         in_record=shown and (shape.include is None or column.name in shape.include),
         in_keys=shown and in_identity,

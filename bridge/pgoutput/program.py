@@ -57,7 +57,10 @@ def compilable(plan: Plan, kind: bytes) -> bool:
     """Whether this kind of message has a program; the plain way alone makes barriers."""
     if plan.insert_only and kind[:1] != b"I":
         return False
-    return kind != b"DK" or all(plan.columns[i].flagged for i in (*plan.identity, *plan.ordering))
+    if kind == b"DK" and not all(plan.columns[i].flagged for i in (*plan.identity, *plan.ordering)):
+        return False
+    # Static members bring their commas with them, so another member has to follow.
+    return not plan.shape.static or any(step.in_record and not step.may_be_absent for step in Program(plan, kind).steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ class Program:
         self.kind = kind
         self.action = OPERATIONS[kind[:1]]
         self.steps = tuple(self._step(column) for column in plan.columns)
-        self.before_record = b'","action":"%b","record":{' % self.action.encode()
+        self.before_record = b'","action":"%b","record":{%b' % (self.action.encode(), plan.shape.static_members())
         self.unavailable = b",".join(
             [step.column.json_name for step in self.steps if step.column.in_record and not step.sent]
         )

@@ -65,6 +65,8 @@ class Form(Enum):
     BYTEA = auto()
     VECTOR = auto()
     ARRAY = auto()
+    MASKED = auto()
+    """As the trigger covers it (`triggers/shape.py`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from bridge.config.schema import json_schema
 from bridge.config.settings import Settings
 from bridge.errors import ConfigError
 from bridge.secret import Secret
+from bridge.triggers.shape import Mask
 
 ENVIRON = {"DATABASE_URL": "postgresql://app:hunter2@db.example.com/shop", "HOOK_TOKEN": "hunter2"}
 WHSEC = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -202,6 +203,28 @@ triggers:
         settings = parse(FULL, ENVIRON)
         with pytest.raises(ValueError, match="frozen"):
             settings.triggers["order-webhook"].batch_size = 5
+
+    def test_the_shape_has_the_masks_with_their_keys(self):
+        text = """mask: {a: redact, b: {truncate: 3}, c: {hash: 0123456789abcdef}, d: {hash: "file:/run/key"}}
+    columns: {rename: {a: z}}
+    static: {region: eu, tags: [1, null]}"""
+        trigger = parse(one_trigger(text), {}).triggers["t"]
+        (_, kept) = trigger.mask_keys
+        shape = trigger.shape({kept: "x" * 16})
+        assert dict(shape.masks) == {
+            "a": Mask(),
+            "b": Mask(length=3),
+            "c": Mask(b"0123456789abcdef"),
+            "d": Mask(b"x" * 16),
+        }
+        assert shape.rename == (("a", "z"),)
+        assert shape.static == (("region", b'"eu"'), ("tags", b"[1,null]"))
+        with pytest.raises(ConfigError, match="at least 16 bytes"):
+            trigger.shape({kept: "short"})
+
+    def test_a_pattern_keeps_the_text_that_it_was_written_in(self):
+        pattern = '{"record": {"n": [{"numeric": ["=", 0.30]}]}}'
+        assert parse(one_trigger(f"filter_criteria: ['{pattern}']"), {}).triggers["t"].filter_criteria == (pattern,)
 
     def test_operations_may_be_written_as_in_sql(self):
         assert parse(one_trigger("operations: [INSERT, Update, insert]"), {}).triggers["t"].operations == (
@@ -619,9 +642,6 @@ class TestRefusals:
 
 
 NOT_BUILT = {
-    "triggers.*.columns.rename": one_trigger("columns: {rename: {a: b}}"),
-    "triggers.*.mask": one_trigger("mask: {email: hash}"),
-    "triggers.*.static": one_trigger("static: {region: eu}"),
     "triggers.*.transform": one_trigger("transform: module:function"),
     "triggers.*.target.*.envelope": one_trigger(target="{lambda: {function_name: f, envelope: kinesis}}"),
 }

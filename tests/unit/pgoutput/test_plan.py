@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hmac
 import json
 
 import pytest
@@ -21,7 +22,7 @@ from bridge.pgoutput.plan import Plan, make_stamp
 from bridge.pgoutput.program import GAVE_UP, KINDS, ROW_KEY, compilable, row_key
 from bridge.testing import wire
 from bridge.triggers.envelope import Envelope
-from bridge.triggers.shape import Shape
+from bridge.triggers.shape import Mask, Shape
 
 BOOL, INT8, INT4, TEXT, JSON, FLOAT8, NUMERIC, UUID = 16, 20, 23, 25, 114, 701, 1700, 2950
 TIMESTAMP, TIMESTAMPTZ, DATE, BYTEA, INT4_ARRAY, JSONB = 1114, 1184, 1082, 17, 1007, 3802
@@ -570,3 +571,69 @@ def test_a_row_of_another_width_is_unexpected():
 def test_frame_offsets_in_generated_code_are_the_envelopes():
     assert XLOG_DATA_HEADER_BYTES == ROW_KEY.start == len(wire.xlog_data(b""))
     assert LSN(STAMP[0].commit_lsn) == 27440064
+
+
+# What the shape makes of it
+
+KEY = b"0123456789abcdef"
+COVERED = Shape(
+    rename=(("name", "full_name"),),
+    masks=(("name", Mask(length=2)), ("balance", Mask(key=KEY)), ("bio", Mask())),
+    static=(("region", b'"eu"'), ("tags", b"[1]")),
+)  # fmt: skip
+
+
+def test_columns_are_renamed_covered_and_joined_by_static_members():
+    event = document(encode(plan_of(users(), shape=COVERED), wire.insert(OID, JANE)))
+    assert event["record"] == {
+        "region": "eu", "tags": [1], "id": 7, "full_name": "Ja", "bio": "***",
+        "balance": hmac.new(KEY, b"12.50", "sha256").hexdigest(), "seen": "2026-11-22T05:37:00.5Z",
+    }  # fmt: skip
+
+
+def test_old_values_are_renamed_and_covered_too_and_null_stays_null():
+    new = ("7", "Jane", None, "12.50", None)
+    event = document(encode(plan_of(users("f"), shape=COVERED), wire.update(OID, new, old=JOHN)))
+    assert event["changes"] == {"full_name": "Jo", "bio": "***"}
+    assert event["record"]["bio"] is None
+
+
+def test_a_covered_key_is_covered_in_the_keys_and_orders_by_its_value():
+    plan = plan_of(users(), shape=Shape(masks=(("id", Mask(key=KEY)),)))
+    event = encode(plan, wire.update(OID, JANE, key=("8", None, None, None, None)))
+    hashed = {text: hmac.new(KEY, text, "sha256").hexdigest() for text in (b"7", b"8")}
+    metadata = document(event)["metadata"]
+    assert (metadata["keys"], metadata["old_keys"]) == ({"id": hashed[b"7"]}, {"id": hashed[b"8"]})
+    assert (event.key, event.old_key) == (b"public.users\0v7", b"public.users\0v8")
+
+
+def test_an_absent_renamed_column_is_listed_under_its_new_name():
+    event = document(
+        encode(
+            plan_of(users(), shape=Shape(rename=(("bio", "story"),))),
+            wire.update(OID, ("7", "Jane", UNCHANGED, "1", None)),
+        )
+    )
+    assert event["metadata"]["unavailable"] == ["story"]
+
+
+def test_a_column_whose_name_is_taken_is_left_out():
+    shape = Shape(rename=(("name", "bio"),), static=(("seen", b"true"),))
+    assert document(encode(plan_of(users(), shape=shape), wire.insert(OID, JANE)))["record"] == {
+        "seen": True, "id": 7, "bio": "Jane", "balance": "12.50",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("include", [frozenset({"bio"}), frozenset({"none"}), None])
+@pytest.mark.parametrize(
+    "message",
+    [wire.insert(OID, JANE), wire.update(OID, ("7", "Jane", UNCHANGED, UNCHANGED, None)), wire.delete(OID, key=("7", *(None,) * 4))],
+    ids=["insert", "update", "delete"],
+)  # fmt: skip
+def test_static_members_stand_even_where_no_column_does(message, include):
+    event = document(encode(plan_of(users(), shape=Shape(include=include, static=(("region", b'"eu"'),))), message))
+    assert event["record"]["region"] == "eu"
+
+
+def test_a_mask_shows_nothing_of_its_key():
+    assert "0123" not in repr(Mask(key=KEY))
