@@ -2,7 +2,7 @@
 # installed first: the tools, and PostgreSQL itself, come as Python packages into .venv (and .venv-deploy).
 #
 #   PYTHON=/path/to/python3.13   another interpreter (default: the first on PATH that is new enough)
-#   ARGS="-k assembler -x"       further arguments for test, demo and bench
+#   ARGS="-k assembler -x"       further arguments for test, demo, bench and chaos
 #
 # pip is left to its user's own settings (index, proxy, certificates): nothing here names a host.
 
@@ -70,6 +70,14 @@ demo: $(INSTALLED) ## run the demo: inserts, a Lambda function, a webhook, a dea
 test: $(INSTALLED) ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: test-long
+test-long: $(INSTALLED) ## run the tests that take minutes
+	@$(BIN)/python -m pytest -m long $(ARGS)
+
+.PHONY: fuzz
+fuzz: $(INSTALLED) ## feed damaged streams to the decoder: make fuzz ARGS="--seconds 600"
+	@$(BIN)/python tests/unit/pgoutput/fuzz.py $(ARGS)
+
 .PHONY: check
 check: $(INSTALLED) ## check format, lint and types
 	@$(BIN)/python -m ruff format --check .
@@ -79,6 +87,10 @@ check: $(INSTALLED) ## check format, lint and types
 .PHONY: bench
 bench: $(INSTALLED) ## measure throughput beside pg_recvlogical
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: chaos
+chaos: $(INSTALLED) ## let everything go wrong for 20 minutes, and compare what was committed with what arrived
+	@PYTHONPATH=tests/faults $(BIN)/python -m chaos $(ARGS)
 
 .PHONY: deploy-check
 deploy-check: $(DEPLOY_INSTALLED) $(INSTALLED) ## check template, Terraform module and image, without an AWS account
