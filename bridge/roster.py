@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
+import structlog
+
 from bridge.batching.groups import by_group, wider
 from bridge.batching.held import HeldKeys
 from bridge.batching.lanes import Window
@@ -17,11 +19,14 @@ from bridge.clock import Clock
 from bridge.config import Settings, TriggerSettings
 from bridge.delivery.circuit import Circuit, Limits
 from bridge.delivery.decide import Policy
+from bridge.delivery.descriptors import connections_allowed
 from bridge.delivery.dispatch import Dispatcher, Observer
 from bridge.delivery.failure_record import Reporting
+from bridge.delivery.limits import Gate, fair_shares
 from bridge.delivery.target import Target
 from bridge.delivery.tenant import tenant_reader
 from bridge.lsn import LSN
+from bridge.observe import log as log_events
 from bridge.observe.status import TriggerState, TriggerStatus
 from bridge.pgoutput.assembler import Route
 from bridge.pgoutput.messages import RelationMessage
@@ -32,6 +37,9 @@ from bridge.triggers.shape import Shape
 
 OWN_MESSAGES = "pgbridge."
 """Logical messages with such a prefix are our own: they are never events."""
+
+
+log = structlog.get_logger("pgbridge.roster")
 
 
 class Roster:
@@ -62,6 +70,12 @@ class Roster:
         self._moved = moved
         self._failed = failed
         self._observer = observer
+        self._shares: dict[str, int] = {}
+        self.gates = {
+            name: Gate(trigger.maximum_concurrency, trigger.maximum_invocations_per_second)
+            for name, trigger in settings.triggers.items()
+        }
+        """By trigger, the limits of its target, for whoever else calls it."""
         self._shapes: dict[str, Shape] = {}
         self._selections = {
             name: selection
@@ -91,11 +105,32 @@ class Roster:
             system_identifier: of the source's cluster.
             letter_keys: of the triggers that hold back the keys of their dead letters; of the first stream alone.
         """
+        if not self._shares:
+            self._share_out()
         for name, target in self._targets.items():
             if name not in self.dispatchers:
                 checkpoint = progress.checkpoints.get(name, Position(start_lsn, -1))
                 letters = letter_keys.get(name)
                 self.dispatchers[name] = self._dispatcher(name, target, checkpoint, system_identifier, letters=letters)
+
+    def _share_out(self) -> None:
+        """The calls at once of each trigger: as its settings say, less where the system has no connections for all."""
+        wanted = {
+            name: min(trigger.parallelization_factor, trigger.maximum_concurrency or trigger.parallelization_factor)
+            for name in self._targets
+            for trigger in [self._settings.triggers[name]]
+        }
+        allowed = connections_allowed(sum(wanted.values()))
+        self._shares = fair_shares(wanted, allowed)
+        for name, share in self._shares.items():
+            if share < wanted[name]:
+                log.warning(
+                    log_events.FEWER_CONNECTIONS,
+                    trigger=name,
+                    calls_at_once=share,
+                    wanted=wanted[name],
+                    remedy="raise the process's limit of open files (ulimit -n, LimitNOFILE, nofile)",
+                )
 
     def holding_keys(self) -> list[str]:
         """The enabled triggers with `on_dead_letter: hold_key`."""
@@ -127,7 +162,7 @@ class Roster:
                 maximum_record_age_seconds=trigger.maximum_record_age_in_seconds,
                 bisect_on_error=trigger.bisect_batch_on_function_error,
             ),
-            parallelization_factor=trigger.parallelization_factor,
+            parallelization_factor=self._shares[name],
             checkpoint=checkpoint,
             clock=self._clock,
             moved=self._moved,
@@ -141,6 +176,7 @@ class Roster:
                 )
             ),
             grouping=grouping,
+            gate=self.gates[name],
             held=HeldKeys(letters.keys, barrier=letters.barrier) if letters is not None else None,
             reporting=None if trigger.on_failure is None else Reporting(trigger.target.display_name),
         )

@@ -29,6 +29,7 @@ from bridge.config import Settings, TriggerSettings
 from bridge.console.app import Actions, build_admin
 from bridge.console.server import AdminServer
 from bridge.delivery.factory import build_target
+from bridge.delivery.gated import GatedTarget
 from bridge.delivery.outcome import Busy, Failed, Misconfigured, Outcome, Partial, Rejected, TooLarge
 from bridge.delivery.target import Target
 from bridge.errors import (
@@ -464,7 +465,8 @@ class Service:
         if name not in self._targets:
             return f"its trigger {name} is not in the configuration, or disabled"
         plan = ReplayPlan.of(self.settings.triggers[name])
-        replay = Replay(self.store, slot_name, name, plan, self._targets[name], clock=self.clock)
+        target = GatedTarget(self._targets[name], self._roster.gates[name], self.clock)
+        replay = Replay(self.store, slot_name, name, plan, target, clock=self.clock)
         result = await replay.run(where)
         if result.complete:
             return None

@@ -47,7 +47,6 @@ _ELSEWHERE: Final = {
     "StartingPositionTimestamp": "a slot begins where it was made",
     "TumblingWindowInSeconds": "aggregate in the function; a batch window is maximum_batching_window_in_seconds",
     "ProvisionedPollerConfig": "there are no pollers; set parallelization_factor",
-    "ScalingConfig": "set parallelization_factor",
     "MetricsConfig": "metrics are always on, at /metrics of the admin port",
     "KmsKeyArn": "filter criteria are not stored, so there is nothing to encrypt",
     "FunctionName": "name the function in target: {lambda: {function_name: …}}",

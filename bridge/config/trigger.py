@@ -200,6 +200,13 @@ class TriggerSettings(Section):
     """
     parallelization_factor: Annotated[int, Field(ge=1, le=1000), NOT_BOOL] = 10
     """Invocations in flight at once for this trigger. Default 10, ESM's most for one shard."""
+    maximum_concurrency: Annotated[int | None, Field(ge=1, le=1000), NOT_BOOL] = None
+    """
+    Calls at once to the target, whatever makes them: the stream, a backlog, a replay in the console. Default: as many
+    as parallelization_factor.
+    """
+    maximum_invocations_per_second: Annotated[float | None, Field(gt=0, le=10_000), NOT_BOOL] = None
+    """Calls begun within a second; a fraction is kept on average. Default: no limit."""
     order_by: Annotated[
         Literal["primary_key", "table", "none"] | tuple[str, ...],
         BeforeValidator(_order_by),
@@ -239,6 +246,13 @@ class TriggerSettings(Section):
         if not isinstance(data, Mapping):
             return data
         data = dict(data)
+        scaling = data.pop("ScalingConfig", None)
+        if scaling is not None:
+            if not isinstance(scaling, Mapping) or set(scaling) != {"MaximumConcurrency"}:
+                raise ValueError("ScalingConfig must be {MaximumConcurrency: number}")
+            if "maximum_concurrency" in data or "MaximumConcurrency" in data:
+                raise ValueError("maximum_concurrency and ScalingConfig are one setting; keep one of them")
+            data["maximum_concurrency"] = scaling["MaximumConcurrency"]
         spellings = [key for key in ("DestinationConfig", "destination_config") if key in data]
         for key in spellings:
             config = data.pop(key)

@@ -26,6 +26,7 @@ from bridge.clock import Clock
 from bridge.delivery.circuit import REMEDY, Circuit, Turn
 from bridge.delivery.decide import NO_CHARGE, Charge, Decision, GivenUp, Pause, Policy, decide, expired
 from bridge.delivery.failure_record import Reporting
+from bridge.delivery.limits import Gate
 from bridge.delivery.outcome import Evidence, Failed, Misconfigured, Outcome, TooLarge
 from bridge.delivery.target import Invocation, Target
 from bridge.observe import log as log_events
@@ -82,6 +83,7 @@ class Dispatcher:
         grouping: divides batches by tenant.
         reporting: makes what an on-failure destination is to be told of a dead letter.
         held: keys that wait for letters that are there already; None where dead letters hold nothing back.
+        gate: the limits that hold for all who call this target.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Dispatcher:
         grouping: Grouping | None = None,
         reporting: Reporting | None = None,
         held: HeldKeys | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.trigger = trigger
         self.inbox: list[Event] = []
@@ -131,6 +134,7 @@ class Dispatcher:
         self._reporting = reporting
         self.held = held or HeldKeys()
         self._holds_keys = held is not None
+        self._gate = gate or Gate()
         self._charges: dict[bytes, Charge] = {}
         self._flights: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -215,7 +219,7 @@ class Dispatcher:
             self._resolve_doubts(now)
         if now >= self._paused_until:
             most = 1 if self._probing else self._parallel
-            while len(self._flights) < most and self.unsaved < self._most_unsaved:
+            while len(self._flights) < most and self.unsaved < self._most_unsaved and self._gate.may_begin(now):
                 batch = self._lanes.take(now)
                 if batch is None:
                     break
@@ -283,6 +287,7 @@ class Dispatcher:
             parts = [(part_of(batch, rest, then=batch.then), 0.0)] if rest else []
             self._apply(batch, Decision(given_up=gone, parts=parts))
             return
+        self._gate.begin(self._clock.monotonic())
         flight = asyncio.get_running_loop().create_task(self._fly(batch), name=f"deliver {self.trigger}")
         self._flights.add(flight)
         flight.add_done_callback(self._landed)
@@ -331,6 +336,7 @@ class Dispatcher:
 
     def _landed(self, flight: asyncio.Task[None]) -> None:
         self._flights.discard(flight)
+        self._gate.end()
         if flight.cancelled():
             return
         error = flight.exception()
@@ -474,6 +480,12 @@ class Dispatcher:
         wake = self._lanes.wake_at()
         if now < self._paused_until:
             wake = None if self._paused_until == float("inf") else self._paused_until
+        ready_at = self._gate.ready_at(now)
+        if ready_at is None:
+            self._gate.when_one_ends(self.pump)
+            return
+        if ready_at > now and now >= self._paused_until:
+            wake = ready_at if wake is None else max(wake, ready_at)
         if wake is None or len(self._flights) >= (1 if self._probing else self._parallel):
             return  # a landing calls `pump`
         if self.unsaved >= self._most_unsaved:

@@ -199,6 +199,13 @@ triggers:
         settings = parse(text, {})
         assert settings.triggers["t"].on_failure.destination == arn
 
+    def test_scaling_config_is_maximum_concurrency(self):
+        trigger = parse(one_trigger("ScalingConfig: {MaximumConcurrency: 5}"), {}).triggers["t"]
+        assert trigger.maximum_concurrency == 5
+        assert "ScalingConfig must be" in refusal(one_trigger("ScalingConfig: {Maximum: 5}"), {})
+        both = one_trigger("maximum_concurrency: 1\n    ScalingConfig: {MaximumConcurrency: 5}")
+        assert "are one setting" in refusal(both, {})
+
     def test_settings_are_frozen(self):
         settings = parse(FULL, ENVIRON)
         with pytest.raises(ValueError, match="frozen"):

@@ -15,6 +15,7 @@ from bridge.clock import SystemClock
 from bridge.delivery.decide import Policy
 from bridge.delivery.dispatch import Dispatcher
 from bridge.delivery.failure_record import Reporting
+from bridge.delivery.limits import Gate
 from bridge.delivery.outcome import Delivered, Evidence, Failed, Misconfigured, Partial, Rejected, TooLarge
 from bridge.lsn import LSN
 from bridge.testing import ManualClock, MemoryTarget
@@ -45,6 +46,7 @@ class Rig:
             "grouping": None,
             "held": None,
             "reporting": None,
+            "gate": None,
         } | changes
         self.dispatcher = Dispatcher(
             "t",
@@ -61,6 +63,7 @@ class Rig:
             grouping=settings["grouping"],
             held=settings["held"],
             reporting=settings["reporting"],
+            gate=settings["gate"],
         )
 
     def admit(self, *events: Event) -> None:
@@ -502,3 +505,28 @@ async def test_a_letter_carries_what_its_destination_is_to_be_told():
         "executedVersion": "7",
         "functionError": "Unhandled",
     }
+
+
+async def test_no_more_calls_are_made_in_a_second_than_the_limit():
+    outage = Outage(batch_size=1, parallel=10, gate=Gate(per_second=4))
+    outage.down = False
+    outage.rig.admit(*[event(n, b"%d" % n) for n in range(100)])
+    await outage.pass_time(10)
+    assert 40 <= len(outage.seen) <= 44
+
+
+async def test_a_limited_rate_sends_what_waits_without_being_pushed():
+    rig = Rig(batch_size=1, parallel=10, gate=Gate(per_second=50))
+    rig.admit(*[event(n, b"%d" % n) for n in range(60)])
+    await rig.settled(60)
+    assert len(rig.target.invocations) == 60
+
+
+async def test_calls_of_others_to_the_same_target_count_and_their_end_lets_it_go_on():
+    gate = Gate(at_once=1)
+    gate.begin(0.0)
+    rig = Rig(gate=gate)
+    rig.admit(event(1))
+    assert rig.dispatcher.in_flight == 0
+    gate.end()
+    await rig.settled(1)
