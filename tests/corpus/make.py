@@ -219,7 +219,7 @@ def main() -> None:
                     path = HERE / str(major) / f"{case.name}.json"
                     path.parent.mkdir(exist_ok=True)
                     path.write_text(_lines(recorded), encoding="utf-8")
-                    print(f"{path.relative_to(HERE)}: {len(recorded['frames'])} frames, {path.stat().st_size} bytes")  # noqa: T201 - a script
+                    print(f"{path.relative_to(HERE)}: {len(recorded['frames'])} frames, {path.stat().st_size} bytes")
 
 
 if __name__ == "__main__":
