@@ -388,6 +388,41 @@ fault("one of many commits stuck, then a kill", times=1, briefly=True)(stuck(com
 fault("one row of a COPY stuck, then a kill", times=1, briefly=True)(stuck(copy_around_it))
 
 
+@fault("target away until the backlog, and back", times=1)
+async def to_the_backlog_and_back(rig: Rig, times: int) -> None:
+    await rig.start()
+    await rig.arrives()
+    for _ in range(times):
+        since = rig.log.stat().st_size
+        rig.target.refuse()
+        await rig.logged("trigger to backlog", since=since)
+        await moment(rig)
+        rig.target.mend()
+        await rig.logged("trigger live again", since=since)
+        await rig.recovers()
+
+
+def backlog_killed(point: str) -> Act:
+    async def act(rig: Rig, times: int) -> None:
+        rig.bounded = False
+        since = rig.log.stat().st_size
+        rig.target.refuse()
+        process = await rig.start()
+        await rig.logged("trigger to backlog", since=since)
+        await rig.kill(process)
+        for _ in range(times):
+            await rig.dies(await rig.start(die=point, passing=rig.random.randint(1, 3)))
+        rig.target.mend()
+        await rig.start()
+        await rig.recovers()
+
+    return act
+
+
+fault("killed during backlog move", briefly=True)(backlog_killed("during backlog move"))
+fault("killed during backlog drain")(backlog_killed("during backlog drain"))
+
+
 @fault("poisoned rows and kills at random", times=3, poison=True)
 async def poisoned(rig: Rig, times: int) -> None:
     await killed_at_random(rig, times)

@@ -54,6 +54,7 @@ CONFIGURATION = """\
 source: {{dsn: "{source}", slot: {slot}, publication: {slot}}}
 store: {{dsn: "{store}"}}
 admin: {{listen: null}}
+backlog: {{after_seconds: 2}}
 triggers:
   everything:
     tables: ["chaos.*"]
