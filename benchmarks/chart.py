@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
-_WIDTH: Final = 900
-_LEFT: Final = 310
+_WIDTH: Final = 940
+_LEFT: Final = 345
 _RIGHT: Final = 150
 _ROW: Final = 22
 _BAR: Final = 14

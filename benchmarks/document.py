@@ -60,11 +60,19 @@ def _environment(results: Mapping[str, Any]) -> str:
     facts = results["environment"]
     packages = ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
     load = facts["load_average"][0]
+    busy = ""
+    if load > facts["cores"] / 4:
+        busy = (
+            "\n\n**The machine was busy with other work.** It costs most where several processes have to run at once: "
+            "`pgbridge run` shares the cores with walsender, store and receiver, `pg_recvlogical` with the walsender "
+            "alone. Read the CPU per change rather than the rates."
+        )
     return (
         f"Measured {facts['at']}: {facts['cores']} cores ({facts['processor']}), "
         f"{facts['memory_bytes'] / _GIB:.0f} GiB, Linux {facts['kernel']}, load average {load:.1f} at the start; "
         f"PostgreSQL {facts['postgres']}, Python {facts['python']}, {packages}, decoder: {facts['decoder']}; "
         f"{results['runs']} runs of each reader."
+        f"{busy}"
     )
 
 
