@@ -23,20 +23,23 @@ from typing import Final, Protocol, TypeVar
 
 import structlog
 
-from bridge.batching.batch import Batch
+from bridge.batching.batch import Batch, part_of
 from bridge.batching.lanes import Lanes, Window
 from bridge.change import Event, Transaction
 from bridge.clock import Clock
 from bridge.config import TriggerSettings
+from bridge.config.targets import EnvelopeName
 from bridge.delivery import retry
-from bridge.delivery.decide import FOREVER, Decision, GivenUp, Policy, decide
+from bridge.delivery.decide import FOREVER, Charge, Decision, GivenUp, Policy, decide
 from bridge.delivery.dispatch import EVENT_OVERHEAD_BYTES
+from bridge.delivery.factory import build_form, is_batched, load_transform
+from bridge.delivery.naming import by_event_id
 from bridge.delivery.outcome import Busy, Evidence, Failed, Outcome
 from bridge.delivery.target import Invocation, Target
 from bridge.delivery.tenant import tenant_reader
 from bridge.errors import StoreError
 from bridge.store.protocol import DeadLetter, LetterFilter, ReplayClaim, Store
-from bridge.triggers.envelope import Envelope
+from bridge.triggers.envelope import ALL_SENT, Envelope, Unsent
 
 MOST_BUFFERED_BYTES: Final = 32 << 20
 """Events read ahead. Beside them there is at most one page of letters."""
@@ -71,17 +74,20 @@ class ReplayPlan:
     bisect_on_error: bool
     hold_key: bool
     """After a letter that fails, younger letters of its key stay."""
+    envelope: EnvelopeName = "pgbridge"
+    transform: str | None = None
     tenant_column: str | None = None
     """Where an event says whose it is. Letters then go one at a time: they are few, and of many tenants."""
 
     @classmethod
     def of(cls, settings: TriggerSettings) -> ReplayPlan:
-        http = settings.target.http
-        batched = http is None or http.batch
+        batched = is_batched(settings)
         column = None if settings.target.lambda_ is None else settings.target.lambda_.tenant_id_column
         return cls(
             batched=batched,
             batch_size=settings.batch_size if batched and column is None else 1,
+            envelope=settings.target.envelope,
+            transform=settings.transform,
             tenant_column=column,
             maximum_batch_bytes=settings.maximum_batch_bytes,
             parallelization_factor=settings.parallelization_factor,
@@ -156,6 +162,8 @@ class _AsStored(Envelope):
         return event.body
 
     def records(self, events: Iterable[Event]) -> bytes:
+        if not self._as_it_is:
+            return super().records(events)
         return b'{"Records":[%b]}' % b",".join([event.body for event in events])
 
 
@@ -245,7 +253,12 @@ class Replay:
                 self.result.left = (await self._store.survey_letters(where)).total
                 return self.result
             identity = (await self._store.read(self._slot)).identity
-            envelope = _AsStored(self._trigger, "" if identity is None else identity.system_identifier)
+            envelope = _AsStored(
+                self._trigger,
+                system := "" if identity is None else identity.system_identifier,
+                form=build_form(self._trigger, system, self._plan.envelope),
+                transform=load_transform(self._plan.transform),
+            )
             survey = await self._store.survey_letters(where)
             newest = survey.newest_id if where.up_to_id is None else min(survey.newest_id, where.up_to_id)
             where = replace(where, up_to_id=newest)
@@ -356,15 +369,21 @@ class Replay:
             self._lanes.finish(taken, now)
 
     async def _fly(self, taken: Batch, batch: Batch, envelope: Envelope) -> None:
+        unsent = envelope.prepare(batch.events)
+        if unsent is not ALL_SENT:
+            await self._leave_out(taken, batch, unsent)
+            return
         invocation = Invocation(
             trigger=self._trigger,
-            ids=[event.id.decode() for event in batch.events],
+            ids=envelope.identifiers(batch.events),
             body=envelope.records(batch.events) if self._plan.batched else envelope.single(batch.events),
             batched=self._plan.batched,
             attempt=batch.attempt,
+            content=envelope.content(batch.events, batched=self._plan.batched),
             message_id=envelope.message_id(batch.events),
             tenant=None if self._tenant_of is None else self._tenant_of(batch.events[0]),
         )
+        envelope.sent(batch.events)
         try:
             outcome = await self._target.deliver(invocation)
         except Exception as error:  # noqa: BLE001 - a target's bug fails its letters, and no others
@@ -372,9 +391,22 @@ class Replay:
             where = "".join(traceback.format_tb(error.__traceback__))
             log.error("target_bug", trigger=self._trigger, error=type(error).__name__, traceback=where)  # noqa: TRY400
             outcome = Failed(Evidence(f"pgbridge failed inside the target: {type(error).__name__}"))
+        outcome = by_event_id(outcome, invocation.ids, batch.events, in_order=envelope.in_order)
         decision = decide(batch, outcome, {}, self._policy, now=self._clock.now(), random=random.random)
         await self._apply(taken, batch, decision)
         self._judge_target(batch, outcome, decision)
+
+    async def _leave_out(self, taken: Batch, batch: Batch, unsent: Unsent) -> None:
+        """What the transform wants nothing of leaves the table; what it failed at stays."""
+        now = self._clock.now()
+        given_up = [
+            GivenUp(event, Evidence(error.error, error.detail), Charge(1, now), certain=True)
+            for event, error in unsent.failed
+        ]
+        left_out = {event.id for event in unsent.dropped} | {record.event.id for record in given_up}
+        rest = [event for event in batch.events if event.id not in left_out]
+        parts = [(part_of(batch, rest, then=batch.then), 0.0)] if rest else []
+        await self._apply(taken, batch, Decision(settled=unsent.dropped, given_up=given_up, parts=parts))
 
     async def _apply(self, taken: Batch, batch: Batch, decision: Decision) -> None:
         """Record what became of the letters; only then may others of their keys go."""

@@ -20,6 +20,7 @@ from bridge.config import Settings, TriggerSettings
 from bridge.delivery.circuit import Circuit, Limits
 from bridge.delivery.decide import Policy
 from bridge.delivery.descriptors import connections_allowed
+from bridge.delivery.factory import build_form, is_batched, load_transform
 from bridge.delivery.dispatch import Dispatcher, Observer
 from bridge.delivery.failure_record import Reporting
 from bridge.delivery.limits import Gate, fair_shares
@@ -77,6 +78,11 @@ class Roster:
         }
         """By trigger, the limits of its target, for whoever else calls it."""
         self._shapes: dict[str, Shape] = {}
+        self._transforms = {
+            name: load_transform(trigger.transform, trigger=name)
+            for name, trigger in settings.triggers.items()
+            if trigger.enabled
+        }
         self._selections = {
             name: selection
             for name, trigger in settings.triggers.items()
@@ -140,13 +146,17 @@ class Roster:
         self, name: str, target: Target, checkpoint: Position, system_identifier: str, *, letters: LetterKeys | None
     ) -> Dispatcher:
         trigger = self._settings.triggers[name]
-        http = trigger.target.http
-        batched = http is None or http.batch
-        envelope = Envelope(name, system_identifier)
+        batched = is_batched(trigger)
+        envelope = Envelope(
+            name,
+            system_identifier,
+            form=build_form(name, system_identifier, trigger.target.envelope),
+            transform=self._transforms[name],
+        )
         window = Window(
             batch_size=trigger.batch_size if batched else 1,
             seconds=trigger.maximum_batching_window_in_seconds,
-            max_bytes=trigger.maximum_batch_bytes,
+            max_bytes=int(trigger.maximum_batch_bytes / envelope.growth),
             event_overhead_bytes=envelope.event_overhead_bytes,
         )
         column = None if trigger.target.lambda_ is None else trigger.target.lambda_.tenant_id_column
@@ -257,6 +267,7 @@ class Roster:
             waiting_bytes=dispatcher.buffered_bytes,
             in_flight=dispatcher.in_flight,
             retrying=dispatcher.retrying_events,
+            filtered=filtered + counters.filtered,
             delivered=counters.delivered,
             dead_lettered=counters.dead_lettered,
             failed_invocations=counters.failed_invocations,

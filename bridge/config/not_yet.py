@@ -14,8 +14,6 @@ from pydantic import BaseModel
 from bridge.config.document import Place
 
 NOT_YET: Final[dict[str, str]] = {
-    "triggers.*.transform": "reshape events in the handler",
-    "triggers.*.target.*.envelope": "leave it out, or write pgbridge",
 }
 """Dotted key, `*` for any one part, to what to do instead."""
 

@@ -15,8 +15,9 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 from bridge.config.section import NOT_BOOL, Name, Section
 from bridge.secret import Secret
 
-EnvelopeName = Literal["pgbridge", "sequin", "debezium", "cloudevents", "sqs_fifo", "kinesis", "dynamodb"]
-HttpEnvelopeName = Literal["pgbridge", "sequin", "debezium", "cloudevents"]
+LambdaEnvelopeName = Literal["pgbridge", "sequin", "debezium", "cloudevents", "sqs_fifo", "kinesis", "dynamodb"]
+HttpEnvelopeName = Literal["pgbridge", "sequin", "debezium", "cloudevents", "cloudevents_binary"]
+EnvelopeName = LambdaEnvelopeName | HttpEnvelopeName
 
 LAMBDA_REQUEST_BYTES: Final = 6_291_456
 """Lambda's quota for a synchronous request, 6 MB."""
@@ -122,7 +123,7 @@ class LambdaTargetSettings(Section):
     """
     trace_headers: bool = True
     """Whether a call carries an X-Ray trace id; whether it is sampled is left to the function."""
-    envelope: EnvelopeName = "pgbridge"
+    envelope: LambdaEnvelopeName = "pgbridge"
     """Outer form of what is sent. Default: `{"Records": [event, …]}`."""
 
     @field_validator("function_name")
@@ -355,7 +356,15 @@ class HttpTargetSettings(Section):
     trace_headers: bool = True
     """Whether a request carries W3C's `traceparent`."""
     envelope: HttpEnvelopeName = "pgbridge"
-    """Outer form of what is sent."""
+    """Outer form of what is sent. Default: our own event."""
+
+    @model_validator(mode="after")
+    def _binary_is_single(self) -> HttpTargetSettings:
+        if self.envelope == "cloudevents_binary" and self.batch:
+            raise ValueError(
+                "envelope is cloudevents_binary and batch is true; it carries one event a request"
+            )
+        return self
 
     @field_validator("url")
     @classmethod
@@ -383,6 +392,13 @@ class TargetSettings(Section):
     @property
     def kind(self) -> Literal["lambda", "http"]:
         return "http" if self.lambda_ is None else "lambda"
+
+    @property
+    def envelope(self) -> EnvelopeName:
+        if self.lambda_ is not None:
+            return self.lambda_.envelope
+        assert self.http is not None  # noqa: S101 - `_one_kind`
+        return self.http.envelope
 
     @property
     def display_name(self) -> str:

@@ -20,6 +20,7 @@ from bridge.config.targets import LAMBDA_EVENT_BYTES, LAMBDA_REQUEST_BYTES, Targ
 from bridge.errors import ConfigError
 from bridge.secret import Secret
 from bridge.triggers.filter import Pattern, PatternError, compile_patterns
+from bridge.triggers.forms import FORMS
 from bridge.triggers.selection import Selection
 from bridge.triggers.shape import Mask, Shape
 from bridge.triggers.tables import PatternSyntaxError, TableSelection
@@ -328,6 +329,17 @@ class TriggerSettings(Section):
                 )
             # The default depends on the target; set past `frozen` while the object is still being made.
             object.__setattr__(self, "maximum_batch_bytes", 950_000)
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_envelope(self) -> TriggerSettings:
+        name = self.target.envelope
+        known = FORMS[name].operations if name in FORMS else None
+        beyond = [operation for operation in self.operations if known is not None and operation not in known]
+        if beyond:
+            raise ValueError(f"operations has {beyond[0]}, which the envelope {name} has no form for; leave it out")
+        if self.claim_check is not None and (name != "pgbridge" or self.transform is not None):
+            raise ValueError("claim_check points from pgbridge's own event; remove it, or envelope and transform")
         return self
 
     @property

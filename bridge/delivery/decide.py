@@ -117,8 +117,8 @@ def decide(
     match outcome:
         case Delivered() | Accepted():
             return Decision(settled=batch.events)
-        case Partial(failed_ids, evidence):
-            return _partial(batch, failed_ids, evidence, charges, policy, now=now, random=random, charging=charging)
+        case Partial():
+            return _partial(batch, outcome, charges, policy, now=now, random=random, charging=charging)
         case Failed(evidence, retry_after_seconds):
             if policy.bisect_on_error and len(batch.events) > 1:
                 wait = retry.wait_seconds(1, random, retry_after_seconds)
@@ -167,8 +167,7 @@ def expired(batch: Batch, charges: Mapping[bytes, Charge], policy: Policy, *, no
 
 def _partial(
     batch: Batch,
-    failed_ids: frozenset[str],
-    evidence: Evidence,
+    outcome: Partial,
     charges: Mapping[bytes, Charge],
     policy: Policy,
     *,
@@ -189,14 +188,16 @@ def _partial(
     keys_again: set[bytes] = set()
     for event in batch.events:
         keys = {key for key in (event.key, event.old_key) if key is not None}
-        named = event.id.decode("ascii") in failed_ids
-        if named and blamed.isdisjoint(keys) and keys_again.isdisjoint(keys):
+        name = event.id.decode("ascii")
+        named = name in outcome.failed_ids
+        blamable = named and name not in outcome.untried_ids
+        if blamable and blamed.isdisjoint(keys) and keys_again.isdisjoint(keys):
             blamed |= keys
             charge = _charged(event, charges, now)
             if charging and _exhausted(charge, policy):
                 # A call that delivered others shows that the target works.
-                certain = len(failed_ids) < len(batch.events)
-                given_up.append(GivenUp(event, evidence, charge, certain))
+                certain = len(outcome.failed_ids) < len(batch.events)
+                given_up.append(GivenUp(event, outcome.evidence, charge, certain))
                 continue
             if charging:
                 charged[event.id] = charge

@@ -24,15 +24,16 @@ from bridge.batching.lanes import Lanes, Window
 from bridge.change import Event, Position
 from bridge.clock import Clock
 from bridge.delivery.circuit import REMEDY, Circuit, Turn
-from bridge.delivery.decide import NO_CHARGE, Charge, Decision, GivenUp, Pause, Policy, decide, expired
+from bridge.delivery.decide import NO_CHARGE, Charge, Condition, Decision, GivenUp, Pause, Policy, decide, expired
 from bridge.delivery.failure_record import Reporting
 from bridge.delivery.limits import Gate
+from bridge.delivery.naming import by_event_id
 from bridge.delivery.outcome import Evidence, Failed, Misconfigured, Outcome, TooLarge
 from bridge.delivery.target import Invocation, Target
 from bridge.observe import log as log_events
 from bridge.progress.tracker import Tracker
 from bridge.store.protocol import DeadLetter
-from bridge.triggers.envelope import Envelope
+from bridge.triggers.envelope import ALL_SENT, Envelope, Unsent
 
 # A tuple, an id, two keys, the header of the body, and a place in three containers.
 EVENT_OVERHEAD_BYTES = 400
@@ -288,22 +289,48 @@ class Dispatcher:
             self._apply(batch, Decision(given_up=gone, parts=parts))
             return
         self._gate.begin(self._clock.monotonic())
+        unsent = self._envelope.prepare(batch.events)
+        if unsent is not ALL_SENT:
+            self._leave_out(batch, unsent)
+            return
         flight = asyncio.get_running_loop().create_task(self._fly(batch), name=f"deliver {self.trigger}")
         self._flights.add(flight)
         flight.add_done_callback(self._landed)
+
+    def _leave_out(self, batch: Batch, unsent: Unsent) -> None:
+        """Settle what the trigger's transform wants nothing of, set aside what it failed at, and put back the rest."""
+        now = self._clock.now()
+        given_up = [
+            GivenUp(
+                event,
+                Evidence(error.error, error.detail),
+                self._charges.get(event.id, Charge(0, now)),
+                certain=True,
+                condition=Condition.RECORD_REJECTED,
+            )
+            for event, error in unsent.failed
+        ]
+        left_out = {event.id for event in unsent.dropped} | {record.event.id for record in given_up}
+        rest = [event for event in batch.events if event.id not in left_out]
+        parts = [(part_of(batch, rest, then=batch.then), 0.0)] if rest else []
+        self.counters.filtered += len(unsent.dropped)
+        self.counters.delivered -= len(unsent.dropped)  # they settle as what is delivered does
+        self._apply(batch, Decision(settled=unsent.dropped, given_up=given_up, parts=parts))
 
     async def _fly(self, batch: Batch) -> None:
         events = batch.events
         started, started_at = self._clock.monotonic(), self._clock.now()
         invocation = Invocation(
             trigger=self.trigger,
-            ids=[event.id.decode("ascii") for event in events],
+            ids=self._envelope.identifiers(events),
             body=self._envelope.records(events) if self._batched else self._envelope.single(events),
             batched=self._batched,
             attempt=batch.attempt,
+            content=self._envelope.content(events, batched=self._batched),
             message_id=self._envelope.message_id(events),
             tenant=None if batch.group is None else batch.group[0],
         )
+        self._envelope.sent(events)
         try:
             outcome = await self._target.deliver(invocation)
         except Exception as error:  # noqa: BLE001 - whatever a target raises, see below
@@ -311,6 +338,7 @@ class Dispatcher:
             where = "".join(traceback.format_tb(error.__traceback__))
             log.error(log_events.TARGET_BUG, trigger=self.trigger, error=type(error).__name__, traceback=where)  # noqa: TRY400
             outcome = Failed(Evidence(f"pgbridge failed inside the target: {type(error).__name__}"))
+        outcome = by_event_id(outcome, invocation.ids, events, in_order=self._envelope.in_order)
         now = self._clock.monotonic()
         self._count(outcome, len(events), now - started)
         if isinstance(outcome, TooLarge) and len(events) > 1:

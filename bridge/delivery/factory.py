@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import sys
+from pathlib import Path
+
 from yarl import URL
 
 from bridge.clock import Clock, SystemClock
 from bridge.config import AuthSettings, HttpTargetSettings, LambdaTargetSettings, TriggerSettings
+from bridge.config.targets import EnvelopeName
 from bridge.delivery.aws import AwsCredentials
 from bridge.delivery.aws_lambda import LambdaTarget
 from bridge.delivery.batch_response import Report
@@ -17,6 +23,8 @@ from bridge.delivery.target import Target
 from bridge.delivery.tls import ClientTls
 from bridge.errors import ConfigError
 from bridge.secret import SecretResolver
+from bridge.triggers.forms import FORMS, Form, Origin
+from bridge.triggers.transform import Transform
 
 
 def build_target(
@@ -34,6 +42,52 @@ def build_target(
         return target
     most_bytes = settings.maximum_batch_bytes
     return ClaimCheckTarget(target, bucket=check.bucket, prefix=check.prefix, most_bytes=most_bytes)
+
+
+def is_batched(settings: TriggerSettings) -> bool:
+    """Whether a call may carry several events."""
+    http = settings.target.http
+    if http is not None:
+        return http.batch
+    # CloudEvents are batched only where that is asked for, by a receiver that knows them.
+    return settings.target.envelope != "cloudevents" or (
+        "batch_size" in settings.model_fields_set and settings.batch_size > 1
+    )
+
+
+def build_form(trigger: str, system_identifier: str, envelope: EnvelopeName) -> Form | None:
+    """What the trigger's events are put into; None for our own form."""
+    return None if envelope == "pgbridge" else FORMS[envelope](Origin(trigger, system_identifier))
+
+
+def load_transform(name: str | None, *, trigger: str | None = None) -> Transform | None:
+    """
+    Import a trigger's transform, `module:function`; modules are also looked for in the working directory.
+
+    Raises:
+        ConfigError: there is no such module or function, or it can't be imported.
+    """
+    if name is None:
+        return None
+    module, _, function = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    setting = "transform" if trigger is None else f"triggers.{trigger}.transform"
+    try:
+        found = getattr(importlib.import_module(module), function, None)
+    except Exception as error:
+        raise ConfigError(
+            f"{setting}: {module} can't be imported: {type(error).__name__}: {error}",
+            remedy="put the module into the working directory or on PYTHONPATH, and import it in Python to see why",
+            trigger=trigger,
+        ) from error
+    if not callable(found) or inspect.iscoroutinefunction(found):
+        raise ConfigError(
+            f"{setting}: {module} has no function {function}" + (" that is not async" if callable(found) else ""),
+            remedy="define it as: def " + function + "(event): return event",
+            trigger=trigger,
+        )
+    return Transform(name, found)
 
 
 def _bare_target(trigger: str, settings: TriggerSettings, secrets: SecretResolver, clock: Clock) -> Target:

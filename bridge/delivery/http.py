@@ -109,7 +109,13 @@ class HttpTarget:
             return identity
         now = self._clock.now()
         message_id = invocation.message_id or invocation.ids[0]
-        headers = {"Content-Type": "application/json", "User-Agent": USER_AGENT, **identity.headers}
+        content = invocation.content
+        headers = {
+            "Content-Type": content.content_type,
+            **content.headers,
+            "User-Agent": USER_AGENT,
+            **identity.headers,
+        }
         body = invocation.body
         if self._compressed:
             body = await _gzip(body)

@@ -58,6 +58,8 @@ class Partial:
 
     failed_ids: frozenset[str]
     evidence: Evidence
+    untried_ids: frozenset[str] = frozenset()
+    """Of them, those that the handler has not come to: nothing is held against these."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from bridge.delivery.outcome import Outcome
+from bridge.triggers.envelope import PLAIN, Content
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,10 @@ class Invocation:
 
     trigger: str
     ids: Sequence[str]
-    """Event ids in the order in which they stand in the body; never empty."""
+    """
+    What its records are called, in the order in which they stand in the body: event ids, unless another envelope calls
+    them otherwise. An outcome names failed records by these. Never empty.
+    """
     body: bytes = field(repr=False)
     """UTF-8 JSON: one event, or `{"Records": [...]}` when `batched`."""
     batched: bool
@@ -23,6 +27,8 @@ class Invocation:
     """1 on the first call."""
     message_id: str = ""
     """Names this content for the receiver (`webhook-id`); the same on each attempt at the same content."""
+    content: Content = PLAIN
+    """Its type, and headers that an HTTP target is to send with it."""
     tenant: str | None = None
     """Whom all of its events belong to, where the trigger tells tenants apart by a column."""
 

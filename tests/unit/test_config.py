@@ -649,8 +649,6 @@ class TestRefusals:
 
 
 NOT_BUILT = {
-    "triggers.*.transform": one_trigger("transform: module:function"),
-    "triggers.*.target.*.envelope": one_trigger(target="{lambda: {function_name: f, envelope: kinesis}}"),
 }
 
 
