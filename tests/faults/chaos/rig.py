@@ -259,6 +259,7 @@ class Rig:
         wanted = len(self.arrivals.first) + count
         async with asyncio.timeout(self._patience_seconds):
             while len(self.arrivals.first) < wanted:
+                self._must_live()
                 await asyncio.sleep(POLL_SECONDS)
                 self.arrivals.read()
 
