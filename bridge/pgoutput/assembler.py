@@ -48,6 +48,7 @@ from bridge.pgoutput.messages import (
 )
 from bridge.pgoutput.plan import KeyLayout, Plan, Stamp, make_stamp
 from bridge.pgoutput.program import GAVE_UP, KINDS, OPERATIONS, ROW_KEY, RowEncoder, compilable, row_key
+from bridge.pgoutput.schema_guard import SchemaGuard
 from bridge.pgoutput.schema_version import Description, RelationHistory
 from bridge.pgoutput.sieve import Sieve, matches_message
 from bridge.pgoutput.values import TypeCatalog, ValueType, no_catalog, resolve
@@ -75,6 +76,8 @@ class Route:
     """Changes at or below it are passed over for this trigger: settled, or in hand already."""
     selection: Selection | None = None
     """Which of these changes it takes; None: all."""
+    guard: SchemaGuard | None = field(default=None, repr=False)
+    """For a trigger that stops when a relation is described differently; None: it takes any description."""
 
 
 def no_primary_keys(_oid: int) -> tuple[str, ...] | None:
@@ -158,6 +161,16 @@ class _Version:
     """By operation."""
     barriers: set[str] = field(default_factory=set)
     """Triggers whose next event of this relation is a barrier, for their older ones carry keys of another make."""
+    news: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Triggers that stop before their next event of this relation, and what they stop for."""
+    stops: bool = False
+    """Whether some trigger is known to have stopped before an event of this relation that is yet to come again."""
+
+    def is_quiet_for(self, route: Route) -> bool:
+        """Whether none of the trigger's next events of this relation is made a barrier."""
+        return not (
+            route.trigger in self.barriers or route.trigger in self.news or (self.stops and route.guard is not None)
+        )
 
 
 class Assembler:
@@ -422,6 +435,7 @@ class Assembler:
             version.barriers |= before.barriers
         self._relations[message.oid] = version
         self._note_layouts(version)
+        self._ask_guards(version, before, routes)
         self._note_received(routes)
         for kind in KINDS:
             self._install(version, kind)
@@ -490,6 +504,20 @@ class Assembler:
             position = Position(LSN(transaction.commit_lsn), self._ordinal)
             self.history.note(Description.of(message, self._announced), position, transaction.committed_at)
 
+    def _ask_guards(self, version: _Version, before: _Version | None, routes: Sequence[Route]) -> None:
+        guards = {route.trigger: route.guard for route in routes if route.guard is not None}
+        if not guards:
+            return
+        version.stops = any(guard.has_stop_in(version.message.oid) for guard in guards.values())
+        if self.transaction is None:  # described again by `refresh`
+            version.news = before.news if before is not None else {}
+            return
+        description = Description.of(version.message, self._announced)
+        position = Position(LSN(self.transaction.commit_lsn), self._ordinal)
+        for trigger, guard in guards.items():
+            if what := guard.differs(description, position):
+                version.news[trigger] = what
+
     def _note_layouts(self, version: _Version) -> None:
         for wanted in version.wanted.values():
             for group in wanted.groups:
@@ -526,7 +554,7 @@ class Assembler:
             return
         self._writers[key] = self._careful[key] = (self._distributor(version, wanted, kind), ())
         routes = groups[0].routes
-        if len(groups) > 1 or wanted.sieve is not None or any(route.trigger in version.barriers for route in routes):
+        if len(groups) > 1 or wanted.sieve is not None or not all(map(version.is_quiet_for, routes)):
             return
         inboxes = tuple(route.inbox for route in routes)
         group = groups[0]
@@ -578,17 +606,25 @@ class Assembler:
                     counts[trigger] += 1  # it was counted when it was received
 
     def _distribute(self, version: _Version | None, made: Sequence[tuple[Event, tuple[Route, ...]]]) -> None:
-        barriers = version.barriers if version is not None else set()
         for event, routes in made:
             for route in routes:
-                if route.trigger in barriers:
-                    barriers.discard(route.trigger)
-                    route.inbox.append(event._replace(barrier=True))
-                    if version is not None:
-                        for kind in KINDS:
-                            self._install(version, kind)
-                else:
+                if version is None or version.is_quiet_for(route) or not self._is_barrier(version, route, event):
                     route.inbox.append(event)
+                else:
+                    route.inbox.append(event._replace(barrier=True))
+                    for kind in KINDS:
+                        self._install(version, kind)
+
+    def _is_barrier(self, version: _Version, route: Route, event: Event) -> bool:
+        """Whether a trigger's older events are of another make, or it stops here, now or since an earlier stream."""
+        other_make = route.trigger in version.barriers
+        version.barriers.discard(route.trigger)
+        what = version.news.pop(route.trigger, None)
+        if route.guard is None:
+            return other_make
+        if what is not None:
+            route.guard.stop_before(event.position, Description.of(version.message, self._announced), what)
+        return other_make or event.id in route.guard.stops
 
     # Changes, the plain way
 
