@@ -4,17 +4,21 @@ The data path of pgbridge, from the slot to the targets and back. Read this firs
                  ┌────────── one replication slot ──────────┐
     PostgreSQL ──▶ connection ──▶ assembler ──▶ inbox ──▶ lanes ──▶ target     a function, a webhook
         ▲           (frames)      (events)     (one for each trigger)   │
-        │                                                               ▼
-        └── status update ◀── store ◀── confirmable ◀── tracker ◀── outcome    settled, or set aside
+        │                                         │  ▲                  ▼
+        │                                      backlog table         outcome   settled, or set aside
+        │                                         │                     │
+        └── status update ◀── store ◀── confirmable ◀── tracker ◀───────┘
 
-Four things happen at once, each in a task of its own, so that none waits for another:
+Five things happen at once, each in a task of its own, so that none waits for another:
 
 1. *read*: take what the server sent, make events of it, hand them to the triggers. At the memory bound it stops
    reading (promise 7); the walsender then waits, the rest goes on.
 2. *deliver*: each trigger's dispatcher, in its own tasks.
-3. *save*: when something settled, write the checkpoints and the dead letters that they pass to the store, in one
-   transaction. The slot is confirmed only to what the store holds (promises 1, 2, 3).
+3. *save*: when something settled, write the checkpoints, and the dead letters and backlog rows that they pass, to the
+   store, in one transaction. The slot is confirmed only to what the store holds (promises 1, 2, 3).
 4. *answer*: send a status update when it is due, whatever the others do (promise 6).
+5. *watch*: let the changes of a trigger that holds too much, or the slot for too long, go to the backlog table
+   (`delivery/backlog.py`), and share out the memory (`delivery/budget.py`).
 
 A pipeline lives as long as one replication connection. The triggers' dispatchers live longer: after a reconnect the
 server sends again from the confirmed position, and what is in hand already is skipped by its position.
@@ -30,6 +34,8 @@ from typing import Protocol
 import structlog
 
 from bridge.clock import Clock
+from bridge.delivery.backlog import Move
+from bridge.delivery.budget import Budget
 from bridge.delivery.dispatch import Dispatcher
 from bridge.errors import InvariantBroken, SourceUnavailable, StoreError, StoreFenced, StoreMisconfigured
 from bridge.lsn import LSN
@@ -43,6 +49,10 @@ from bridge.store.protocol import DeadLetter, Store
 # little of what a light load had settled; under heavy load a full window of calls saves sooner.
 SAVE_PAUSE_SECONDS = 0.05
 STORE_RETRY_SECONDS = 1.0
+# What one save writes into the backlog at most, for all triggers: others wait for it with their checkpoints.
+MOVE_BYTES = 4 << 20
+WATCH_PAUSE_SECONDS = 1.0
+TIDY_PAUSE_SECONDS = 10.0
 # A walsender that is shutting down asks again after every answer until it hears that all is flushed.
 SHUTDOWN_REQUESTS = 20
 
@@ -95,7 +105,7 @@ class Pipeline:
         self._stream = stream
         self._dispatchers = dispatchers
         self._store = store
-        self._max_buffered = max_buffered_bytes
+        self._budget = Budget(dispatchers, max_buffered_bytes)
         self._clock = clock
         self._look_up = look_up
         self._settled = asyncio.Event()
@@ -103,6 +113,8 @@ class Pipeline:
         self._room = asyncio.Event()
         self._reading = True
         self._idle_pace = IdlePace()
+        self._saves = 0
+        self._tidied_at = clock.monotonic()
         self._unanswered_requests = 0
 
     # -- what a caller may see ----------------------------------------------------------------------------------------
@@ -110,7 +122,7 @@ class Pipeline:
     @property
     def buffered_bytes(self) -> int:
         """Events in hand, of all triggers together."""
-        return sum(dispatcher.buffered_bytes for dispatcher in self._dispatchers.values())
+        return self._budget.buffered_bytes
 
     @property
     def reading(self) -> bool:
@@ -137,6 +149,7 @@ class Pipeline:
             asyncio.create_task(self._read(), name="read"),
             asyncio.create_task(self._save_when_settled(), name="save"),
             asyncio.create_task(self._answer(), name="answer"),
+            asyncio.create_task(self._watch(), name="watch bounds"),
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -148,16 +161,34 @@ class Pipeline:
             task.result()
 
     async def finish(self) -> None:
-        """After the dispatchers have drained: save what settled, and tell the server."""
-        await self._save()
+        """
+        After the dispatchers have drained: save what settled and what it overtook, and tell the server.
+
+        Raises:
+            StoreError: it is not saved, so what has settled since the last save will be sent again.
+        """
+        for dispatcher in self._dispatchers.values():
+            dispatcher.stow()
+        try:
+            await self._save()
+            while any(dispatcher.has_moves for dispatcher in self._dispatchers.values()):
+                await self._save()
+        except StoreError as error:
+            log.error(events.NOT_SAVED, error=str(error), repeated=self._unsaved())  # noqa: TRY400 - as above
+            raise
         self._send_status()
+        with contextlib.suppress(StoreError):  # whoever starts next does it
+            await self._store.tidy_backlog()
 
     def progress_moved(self) -> None:
         """Something settled: save it soon, and see whether there is room to read again."""
         self._settled.set()
+        self._press_on()
+
+    def _press_on(self) -> None:
         if any(dispatcher.save_is_pressing for dispatcher in self._dispatchers.values()):
             self._pressing.set()
-        if not self._reading and self.buffered_bytes < self._max_buffered * 3 // 4:
+        if not self._reading and self._budget.has_room:
             self._room.set()
 
     # -- read ----------------------------------------------------------------------------------------------------------
@@ -179,10 +210,11 @@ class Pipeline:
                 self._answer_request()
             if self._idle_gain() > 0:
                 self._settled.set()
+            self._budget.relieve()
             await self._wait_for_room()
 
     async def _wait_for_room(self) -> None:
-        while self.buffered_bytes >= self._max_buffered:
+        while self._budget.buffered_bytes >= self._budget.bound_bytes:
             self._reading = False
             self._room.clear()
             await self._room.wait()
@@ -220,20 +252,34 @@ class Pipeline:
         """One transaction with everything that has settled so far; then the server may be told."""
         dispatchers = self._dispatchers
         self._pressing.clear()
-        # No await until the call: the letters, the checkpoints and the confirmed position belong to one moment.
+        # No await until the call: letters, moves, checkpoints and the confirmed position belong to one moment.
+        settled = self._something_settled()
+        moves = self._begin_moves()
         confirmed = max(self.confirmable(), self.feedback.saved_lsn)
         settled_totals = {name: dispatcher.settled_total for name, dispatcher in dispatchers.items()}
-        settled = self._something_settled()
         checkpoints = {
-            name: dispatcher.tracker.checkpoint for name, dispatcher in dispatchers.items() if dispatcher.unsaved
+            name: dispatcher.tracker.checkpoint
+            for name, dispatcher in dispatchers.items()
+            if dispatcher.unsaved or moves[name].parked
         }
         letters: dict[str, list[DeadLetter]] = {
             name: list(dispatcher.letters) for name, dispatcher in dispatchers.items()
         }
         gained = confirmed - self.feedback.saved_lsn
-        if not settled and not gained:
+        if not settled and not gained and not any(move.parked or move.removed for move in moves.values()):
             return
-        await self._store.save(LSN(confirmed), checkpoints, [letter for each in letters.values() for letter in each])
+        try:
+            await self._store.save(
+                LSN(confirmed),
+                checkpoints,
+                [letter for each in letters.values() for letter in each],
+                parked={name: move.parked for name, move in moves.items() if move.parked},
+                removed={name: move.removed for name, move in moves.items() if move.removed},
+            )
+        except BaseException:  # cancelled, for one: whether it was made is not known then
+            for dispatcher in dispatchers.values():
+                dispatcher.save_failed()
+            raise
         self.feedback.saved(confirmed)
         self._idle_pace.saved(self._clock.monotonic(), gained_bytes=gained, settled=settled)
         self._unanswered_requests = 0
@@ -241,6 +287,21 @@ class Pipeline:
             del dispatcher.letters[: len(letters[name])]
             dispatcher.saved(settled_totals[name])
         self._send_status()
+        if any(dispatcher.has_moves for dispatcher in dispatchers.values()):
+            self._settled.set()
+        self._press_on()
+
+    def _begin_moves(self) -> dict[str, Move]:
+        """What this save does to each trigger's backlog; each time another one comes first."""
+        names = list(self._dispatchers)
+        self._saves += 1
+        first = self._saves % max(1, len(names))
+        room = MOVE_BYTES
+        moves = {}
+        for name in names[first:] + names[:first]:
+            moves[name] = self._dispatchers[name].begin_save(room)
+            room = max(0, room - moves[name].size)
+        return moves
 
     def confirmable(self) -> int:
         """The LSN up to which everything is settled for every trigger, saved or not."""
@@ -252,7 +313,14 @@ class Pipeline:
         )
 
     def _something_settled(self) -> bool:
-        return any(dispatcher.unsaved or dispatcher.letters for dispatcher in self._dispatchers.values())
+        return any(
+            dispatcher.unsaved or dispatcher.letters or dispatcher.has_moves
+            for dispatcher in self._dispatchers.values()
+        )
+
+    def _unsaved(self) -> int:
+        """Events that a new process will send again."""
+        return sum(dispatcher.unsaved for dispatcher in self._dispatchers.values())
 
     def _idle_gain(self) -> int:
         """Bytes of WAL that could be confirmed though nothing of ours settled in them."""
@@ -267,6 +335,27 @@ class Pipeline:
             except TimeoutError:
                 return
             self._settled.clear()
+
+    # -- watch ---------------------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        backlogs = [each.backlog for each in self._dispatchers.values() if each.backlog is not None]
+        if not backlogs:
+            await asyncio.Event().wait()
+        shortest = min(backlog.bounds.after_seconds for backlog in backlogs)
+        while True:
+            await asyncio.sleep(min(WATCH_PAUSE_SECONDS, max(0.05, shortest / 4)))
+            for dispatcher in self._dispatchers.values():
+                dispatcher.watch(self.received_lsn)
+            self._budget.share_out()
+            if self._clock.monotonic() - self._tidied_at >= TIDY_PAUSE_SECONDS:
+                self._tidied_at = self._clock.monotonic()
+                try:
+                    await self._store.tidy_backlog()
+                except StoreFenced:
+                    raise
+                except StoreError as error:
+                    log.debug(events.BACKLOG_UNTIDY, error=str(error))
 
     # -- answer --------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ import heapq
 import random
 import signal
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -61,7 +61,7 @@ from bridge.source.identity_warnings import identity_warnings
 from bridge.source.resume import ACCEPT_GAP, resume_at
 from bridge.source.tables import list_tables
 from bridge.store.factory import build_store
-from bridge.store.protocol import LetterFilter, Progress, SourceIdentity, Store
+from bridge.store.protocol import LetterFilter, Parked, Progress, SourceIdentity, Store
 
 MAX_BUFFERED_BYTES = 128 << 20
 DRAIN_SECONDS = 25.0
@@ -123,7 +123,13 @@ class Service:
         self._destinations = destinations_of(settings)
         self._targets: dict[str, Target] = {}
         self._roster = Roster(
-            settings, self._targets, clock=self.clock, moved=self._moved, failed=self._failed, observer=self
+            settings,
+            self._targets,
+            clock=self.clock,
+            moved=self._moved,
+            failed=self._failed,
+            observer=self,
+            read_backlog=self._read_backlog,
         )
         self._connection: ReplicationConnection | None = None
         self._catalog: catalog.CatalogReader | None = None
@@ -303,9 +309,10 @@ class Service:
             await self.store.adopt(identity)
         if progress.confirmed_lsn is None:
             await self.store.save(start, {})
+        backlogs = {} if self._roster.dispatchers else await self.store.backlogs(source.slot)
         holding = [] if self._roster.dispatchers else self._roster.holding_keys()
         letter_keys = {name: await self.store.letter_keys(source.slot, name) for name in holding}
-        self._roster.start(progress, start, identity.system_identifier, letter_keys)
+        self._roster.start(progress, start, identity.system_identifier, backlogs, letter_keys)
         assembler = Assembler(
             database=server.database,
             system_identifier=server.system_identifier,
@@ -364,6 +371,9 @@ class Service:
         if any(late):
             log.warning(events.ABANDONED, invocations=sum(late), waited_seconds=self._drain_seconds)
         await pipeline.finish()
+
+    async def _read_backlog(self, trigger: str, after: bytes, events: int, body_bytes: int) -> Sequence[Parked]:
+        return await self.store.read_backlog(trigger, after, events=events, body_bytes=body_bytes)
 
     # -- what the triggers tell ----------------------------------------------------------------------------------------
 

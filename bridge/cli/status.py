@@ -185,15 +185,16 @@ async def _triggers(settings: Settings, secrets: SecretResolver) -> tuple[tuple[
     """The triggers as far as the store knows them, and why it knows nothing where it doesn't."""
     from bridge.observe.status import TriggerState, TriggerStatus  # noqa: PLC0415 - as above
     from bridge.store.factory import build_store  # noqa: PLC0415 - as above
-    from bridge.store.protocol import LetterFilter  # noqa: PLC0415 - as above
+    from bridge.store.protocol import BacklogSize, LetterFilter  # noqa: PLC0415 - as above
 
     store = build_store(settings, secrets)
     problem = None
-    letters = checkpoints = None
+    letters = checkpoints = backlogs = None
     try:
         await store.open()
         letters = await store.count_letters(LetterFilter(slot=settings.source.slot))
         checkpoints = (await store.read(settings.source.slot)).checkpoints
+        backlogs = await store.backlogs(settings.source.slot)
     except BridgeError as error:
         problem = str(error)
     finally:
@@ -201,12 +202,15 @@ async def _triggers(settings: Settings, secrets: SecretResolver) -> tuple[tuple[
     statuses = []
     for name, trigger in settings.triggers.items():
         checkpoint = None if checkpoints is None else checkpoints.get(name)
+        backlog = None if backlogs is None else backlogs.get(name, BacklogSize(0, 0))
         statuses.append(
             TriggerStatus(
                 name,
                 trigger.target.display_name,
                 TriggerState.UNKNOWN if trigger.enabled else TriggerState.DISABLED,
                 dead_letters=None if letters is None else letters.get(name, 0),
+                backlog_events=None if backlog is None else backlog.events,
+                backlog_bytes=None if backlog is None else backlog.body_bytes,
                 checkpoint_lsn=None if checkpoint is None else checkpoint.commit_lsn,
             )
         )
@@ -215,7 +219,9 @@ async def _triggers(settings: Settings, secrets: SecretResolver) -> tuple[tuple[
 
 # -- printing ----------------------------------------------------------------------------------------------------------
 
-_HEADER: Final = ("trigger", "state", "lag", "behind", "waiting", "in flight", "retrying", "delivered", "dead letters")
+_HEADER: Final = (
+    "trigger", "state", "lag", "behind", "waiting", "in flight", "retrying", "delivered", "backlog", "dead letters",
+)  # fmt: skip
 _NUMBERS: Final = frozenset(range(2, len(_HEADER)))
 
 
@@ -260,6 +266,8 @@ def render(answer: Answer, now: float) -> Iterator[str]:
     yield ""
     yield from columns(_HEADER, [_row(trigger, answer) for trigger in status.triggers], right=_NUMBERS)
     for trigger in status.triggers:
+        if trigger.mode == "backlog":
+            yield f"{trigger.name} delivers from the backlog, which holds {size(trigger.backlog_bytes)}"
         if trigger.paused_reason:
             yield f"{trigger.name} is paused: {on_one_line(trigger.paused_reason)}"
         elif trigger.last_error:
@@ -281,5 +289,6 @@ def _row(trigger: TriggerStatus, answer: Answer) -> tuple[str, ...]:
         duration(trigger.lag_seconds),
         size(trigger.lag_bytes),
         *(number(count) if answer.by_process else UNKNOWN for count in counts),
+        number(trigger.backlog_events),
         number(trigger.dead_letters),
     )

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from bridge.observe.status import ServiceState, ServiceStatus, TriggerState
+from bridge.observe.status import ServiceState, ServiceStatus, TriggerMode, TriggerState
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -28,6 +28,9 @@ IN_FLIGHT_BATCHES: Final = "pgbridge_in_flight_batches"
 WAITING_CHANGES: Final = "pgbridge_waiting_changes"
 WAITING_BYTES: Final = "pgbridge_waiting_bytes"
 RETRYING_CHANGES: Final = "pgbridge_retrying_changes"
+BACKLOG_EVENTS: Final = "pgbridge_backlog_events"
+BACKLOG_BYTES: Final = "pgbridge_backlog_bytes"
+TRIGGER_IN_BACKLOG: Final = "pgbridge_trigger_in_backlog"
 DEAD_LETTERS: Final = "pgbridge_dead_letters"
 TRIGGER_PAUSED: Final = "pgbridge_trigger_paused"
 RETRIES: Final = "pgbridge_retries_total"
@@ -143,6 +146,9 @@ def _of_triggers(status: ServiceStatus) -> Iterable[GaugeMetricFamily | CounterM
     waiting = GaugeMetricFamily(WAITING_CHANGES, "Changes in memory.", labels=label)
     waiting_bytes = GaugeMetricFamily(WAITING_BYTES, "Bytes of changes in memory.", labels=label)
     retrying = GaugeMetricFamily(RETRYING_CHANGES, "Changes that wait for another attempt.", labels=label)
+    parked = GaugeMetricFamily(BACKLOG_EVENTS, "Changes in the backlog table.", labels=label)
+    parked_bytes = GaugeMetricFamily(BACKLOG_BYTES, "Bytes of changes in the backlog table.", labels=label)
+    away = GaugeMetricFamily(TRIGGER_IN_BACKLOG, "1 while the trigger delivers from the backlog table.", labels=label)
     letters = GaugeMetricFamily(DEAD_LETTERS, "Dead letters in the table.", labels=label)
     paused = GaugeMetricFamily(TRIGGER_PAUSED, "1 while the trigger is paused.", labels=label)
     for trigger in status.triggers:
@@ -156,7 +162,14 @@ def _of_triggers(status: ServiceStatus) -> Iterable[GaugeMetricFamily | CounterM
         waiting.add_metric(name, trigger.waiting)
         waiting_bytes.add_metric(name, trigger.waiting_bytes)
         retrying.add_metric(name, trigger.retrying)
+        if trigger.backlog_events is not None:
+            parked.add_metric(name, trigger.backlog_events)
+        if trigger.backlog_bytes is not None:
+            parked_bytes.add_metric(name, trigger.backlog_bytes)
+        if trigger.mode is not None:
+            away.add_metric(name, trigger.mode is TriggerMode.BACKLOG)
         if trigger.dead_letters is not None:
             letters.add_metric(name, trigger.dead_letters)
         paused.add_metric(name, trigger.state is TriggerState.PAUSED)
-    yield from (age, invoked, dropped, filtered, in_flight, waiting, waiting_bytes, retrying, letters, paused)
+    yield from (age, invoked, dropped, filtered, in_flight, waiting, waiting_bytes, retrying)
+    yield from (parked, parked_bytes, away, letters, paused)

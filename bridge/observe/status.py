@@ -45,6 +45,14 @@ class TriggerState(StrEnum):
     """No process could be asked."""
 
 
+class TriggerMode(StrEnum):
+    """Where a trigger takes its changes from."""
+
+    LIVE = "live"
+    BACKLOG = "backlog"
+    """The table, where they went because they waited too long or took too much memory."""
+
+
 @dataclass(frozen=True, slots=True)
 class SlotStatus:
     """The slot as the server sees it; None where not known (yet)."""
@@ -81,6 +89,11 @@ class TriggerStatus:
     waiting: int = 0
     """Changes in memory, in flight or not."""
     waiting_bytes: int = 0
+    mode: TriggerMode | None = None
+    """None where no process could be asked."""
+    backlog_events: int | None = None
+    """Changes in the backlog table; None while that is not known."""
+    backlog_bytes: int | None = None
     in_flight: int = 0
     """Batches."""
     retrying: int = 0
@@ -182,6 +195,7 @@ class ServiceStatus:
                             **{
                                 **_known(TriggerStatus, trigger),
                                 "state": TriggerState(trigger["state"]),
+                                "mode": trigger.get("mode") and TriggerMode(trigger["mode"]),
                                 "checkpoint_lsn": _lsn(trigger.get("checkpoint_lsn")),
                             }
                         )

@@ -65,6 +65,10 @@ class Tracker:
         """Whether an event was admitted and is unsettled."""
         return event_id in self._unsettled
 
+    def unsettled(self) -> Iterable[Event]:
+        """The unsettled events, the oldest first; not to be walked while they change."""
+        return self._unsettled.values()
+
     def through(self, event_id: bytes) -> list[Event]:
         """The unsettled events up to this id, the oldest first."""
         return list(itertools.takewhile(lambda event: event.id <= event_id, self._unsettled.values()))

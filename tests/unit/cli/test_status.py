@@ -9,6 +9,7 @@ from bridge.observe.status import (
     ServiceState,
     ServiceStatus,
     SlotStatus,
+    TriggerMode,
     TriggerState,
     TriggerStatus,
 )
@@ -32,7 +33,8 @@ BY_PROCESS = Answer(
         triggers=(
             TriggerStatus("email", "lambda:f", lag_seconds=0.2, lag_bytes=4096, waiting=14, in_flight=2, delivered=10_277,
                           dead_letters=0, last_error="timed out", last_error_at=NOW - 12),
-            TriggerStatus("hook", "https://h", TriggerState.PAUSED, "HTTP 401\x1b[31m; check auth", dead_letters=3),
+            TriggerStatus("hook", "https://h", TriggerState.PAUSED, "HTTP 401\x1b[31m; check auth", dead_letters=3,
+                          mode=TriggerMode.BACKLOG, backlog_events=70_000, backlog_bytes=1 << 24),
         ),
     ),
 )  # fmt: skip
@@ -44,7 +46,11 @@ BY_DATABASE = Answer(
         ServiceState.NOT_RUNNING,
         slot=SlotStatus("pgbridge", active=False, retained_bytes=5),
         confirmed_lsn=LSN(5),
-        triggers=(TriggerStatus("email", "lambda:f", TriggerState.UNKNOWN, checkpoint_lsn=LSN(3), dead_letters=2),),
+        triggers=(
+            TriggerStatus(
+                "email", "lambda:f", TriggerState.UNKNOWN, checkpoint_lsn=LSN(3), backlog_events=5, dead_letters=2
+            ),
+        ),
     ),
 )
 
@@ -59,10 +65,11 @@ def test_a_running_process_is_shown_whole():
         "confirmed  16/B374D500, 1.0 KiB behind",
         "in memory  1.0 KiB of 128 MiB",
         "",
-        "trigger  state      lag   behind  waiting  in flight  retrying  delivered  dead letters",
-        "email    running  0.2 s  4.0 KiB       14          2         0     10,277             0",
-        "hook     paused       -        -        0          0         0          0             3",
+        "trigger  state      lag   behind  waiting  in flight  retrying  delivered  backlog  dead letters",
+        "email    running  0.2 s  4.0 KiB       14          2         0     10,277        -             0",
+        "hook     paused       -        -        0          0         0          0   70,000             3",
         "email last failed 12 s ago: timed out",
+        "hook delivers from the backlog, which holds 16.0 MiB",
         "hook is paused: HTTP 401\\x1b[31m; check auth",
         *["public.users changed 60 s ago to version 98dd23ed2d2027e7: column age added (int4); column \\x1b dropped"]
         * 10,
@@ -78,8 +85,8 @@ def test_what_the_database_does_not_know_is_a_dash():
         "WAL kept   5 B",
         "confirmed  0/5",
         "",
-        "trigger  state    lag  behind  waiting  in flight  retrying  delivered  dead letters",
-        "email    unknown    -       -        -          -         -          -             2",
+        "trigger  state    lag  behind  waiting  in flight  retrying  delivered  backlog  dead letters",
+        "email    unknown    -       -        -          -         -          -        5             2",
     ]
 
 
