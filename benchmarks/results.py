@@ -42,6 +42,7 @@ class Measurement:
         receiver: CPU of the HTTP receiver; None where there is none.
         startup_seconds: from the start of the process until it streamed; None where it was not told apart.
         requests: calls that the receiver took.
+        first_seconds: from START_REPLICATION until the receiver had the first call.
     """
 
     rows: int
@@ -52,6 +53,7 @@ class Measurement:
     receiver: Cpu | None = None
     startup_seconds: float | None = None
     requests: int | None = None
+    first_seconds: float | None = None
 
     @property
     def rate(self) -> float:
@@ -75,6 +77,7 @@ class Measurement:
             "peak_rss_bytes": self.peak_rss_bytes,
             "startup_seconds": self.startup_seconds,
             "requests": self.requests,
+            "first_seconds": self.first_seconds,
             "cpu_seconds": {
                 name: None if cpu is None else {"user": cpu.user_seconds, "system": cpu.system_seconds}
                 for name, cpu in cpus.items()

@@ -127,6 +127,7 @@ def drain(
         receiver=receiver,
         startup_seconds=began_at - run.child.started_at,
         requests=done["requests"],
+        first_seconds=done["first_at"] - began_at,
     )
 
 

@@ -55,6 +55,7 @@ def test_every_reader_is_measured_beside_pg_recvlogical_over_the_same_transport(
         assert run["rows_per_second"] > 0
         assert run["cpu_seconds"]["walsender"]["user"] + run["cpu_seconds"]["walsender"]["system"] > 0
         assert run["peak_rss_bytes"] > 1_000_000
+        assert (run["first_seconds"] is None) or 0 < run["first_seconds"] <= run["seconds"]
         assert (reader["ratio"]["middle"] == 1) is (reader["reader"] == "recvlogical")
 
 
