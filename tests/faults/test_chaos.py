@@ -6,7 +6,7 @@ import pytest
 from chaos import faults
 from chaos.__main__ import run_once
 
-RATE = 300
+RATE = 150
 
 
 @pytest.mark.parametrize("fault", faults.short_form(), ids=lambda fault: fault.name)

@@ -88,7 +88,7 @@ fault("killed during dead-letter insert", times=3, poison=True, briefly=True)(
 def dies_stopping(point: str) -> Act:
     async def act(rig: Rig, times: int) -> None:
         for _ in range(times):
-            process = await rig.start(die=point, passing=1)
+            process = await rig.start_streaming(die=point, passing=1)
             await rig.arrives()
             await moment(rig)
             process.send_signal(signal.SIGTERM)
@@ -134,7 +134,7 @@ async def killed_in_copy(rig: Rig, times: int) -> None:
 @fault("stopped and started", times=3, briefly=True)
 async def stopped_and_started(rig: Rig, times: int) -> None:
     for _ in range(times):
-        process = await rig.start()
+        process = await rig.start_streaming()
         await rig.arrives()
         await moment(rig)
         await rig.stop(process)
@@ -433,7 +433,7 @@ async def poisoned(rig: Rig, times: int) -> None:
 
 @fault("clock jumps", times=1, briefly=True)
 async def clock_jumps(rig: Rig, times: int) -> None:
-    process = await rig.start(clock="jumps")
+    process = await rig.start_streaming(clock="jumps")
     await rig.arrives()
     for _ in range(times):
         for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGUSR1):

@@ -207,6 +207,13 @@ class Rig:
         self.processes.append(process)
         return process
 
+    async def start_streaming(self, **plan: object) -> asyncio.subprocess.Process:
+        """As `start`, and wait until it reads the slot: before that SIGTERM just ends it."""
+        since = self.log.stat().st_size
+        process = await self.start(**plan)
+        await self.logged("streaming", since=since)
+        return process
+
     async def kill(self, process: asyncio.subprocess.Process) -> None:
         process.kill()
         await process.wait()

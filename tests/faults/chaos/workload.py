@@ -80,7 +80,7 @@ SCRIPTS = {
         INSERT INTO chaos.item (payload) VALUES ('never');
         ROLLBACK;""",
     ),
-    "wide": (1, "INSERT INTO chaos.bulk (payload) SELECT repeat('x', 500) FROM generate_series(1, 20);"),
+    "wide": (1, "INSERT INTO chaos.bulk (payload) SELECT repeat('x', 500) FROM generate_series(1, 10);"),
 }
 POISON = (
     "\\set p random(1, 4)\nINSERT INTO chaos.item (payload) VALUES (CASE WHEN :p = 1 THEN 'poison' ELSE 'good' END);"
@@ -104,6 +104,7 @@ class Workload:
         self._folder = folder
         self._scripts = {**SCRIPTS, "poison": (1, POISON)} if poison else SCRIPTS
         self._command = [str(pgbench), "-n", "-c", str(WRITERS), "-j", "2", "-T", "3600", "-R", str(rate)]
+        self._copy_pause_seconds = COPY_ROWS / rate  # as many rows by COPY as transactions of pgbench
         self._stop = threading.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -147,7 +148,7 @@ class Workload:
 
     def _copy(self, connection: psycopg.Connection) -> None:
         copy_rows(connection)
-        self._stop.wait(0.7)
+        self._stop.wait(self._copy_pause_seconds)
 
     def _commit_side_by_side(self, _: psycopg.Connection) -> None:
         commit_side_by_side(self._dsn, [f"side by side {number}" for number in range(WRITERS)])
