@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from bridge.config.document import Place
 
 NOT_YET: Final[dict[str, str]] = {
+    "source.push_down": "leave it out: rows are filtered here, with the same results",
 }
 """Dotted key, `*` for any one part, to what to do instead."""
 

@@ -47,6 +47,11 @@ class SourceSettings(Section):
     """Name of the publication that says which tables are sent."""
     manage: bool = True
     """Whether the publication is created, and kept in step with the triggers' tables; false where it is your own."""
+    push_down: Literal["auto", "off"] = "off"
+    """
+    auto: filters and column lists that a publication can do go into it, where that changes no result. Default off: the
+    server sends whole rows, and they are filtered here.
+    """
     iam_auth: bool = False
     """Log in with an RDS IAM token, made anew for each connection, in place of a password."""
 

@@ -448,6 +448,7 @@ class TestOverrides:
             "PGBRIDGE_SOURCE_IAM_AUTH",
             "PGBRIDGE_SOURCE_MANAGE",
             "PGBRIDGE_SOURCE_PUBLICATION",
+            "PGBRIDGE_SOURCE_PUSH_DOWN",
             "PGBRIDGE_SOURCE_SLOT",
             "PGBRIDGE_STORE_DSN",
             "PGBRIDGE_STORE_SCHEMA",
@@ -649,6 +650,7 @@ class TestRefusals:
 
 
 NOT_BUILT = {
+    "source.push_down": one_trigger().replace("source: {", "source: {push_down: auto, ", 1),
 }
 
 
