@@ -3,6 +3,7 @@
 import hmac
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,7 @@ TRANSFORMS = blocks("transforms.md")
 ROW = json.loads(next(text for _, title, text in TRANSFORMS if title == "row"))
 EXAMPLES = [
     (settings, json.loads(record))
-    for (_, title, settings), (_, _, record) in zip(TRANSFORMS, TRANSFORMS[1:], strict=False)
+    for (_, title, settings), (_, _, record) in pairwise(TRANSFORMS)
     if title == "columns"
 ]
 
@@ -129,7 +130,7 @@ def test_there_are_examples():
 def test_the_function_does_what_is_shown():
     (source, shown) = next(
         (source, json.loads(record))
-        for (_, title, source), (_, _, record) in zip(TRANSFORMS, TRANSFORMS[1:], strict=False)
+        for (_, title, source), (_, _, record) in pairwise(TRANSFORMS)
         if title == "transform"
     )
     names = {}
