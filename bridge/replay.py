@@ -30,8 +30,8 @@ from bridge.clock import Clock
 from bridge.config import TriggerSettings
 from bridge.config.targets import EnvelopeName
 from bridge.delivery import retry
+from bridge.delivery.backlog import EVENT_OVERHEAD_BYTES
 from bridge.delivery.decide import FOREVER, Charge, Decision, GivenUp, Policy, decide
-from bridge.delivery.dispatch import EVENT_OVERHEAD_BYTES
 from bridge.delivery.factory import build_form, is_batched, load_transform
 from bridge.delivery.naming import by_event_id
 from bridge.delivery.outcome import Busy, Evidence, Failed, Outcome

@@ -17,22 +17,23 @@ from bridge.batching.lanes import Window
 from bridge.change import Position
 from bridge.clock import Clock
 from bridge.config import Settings, TriggerSettings
+from bridge.delivery.backlog import Backlog, Bounds
 from bridge.delivery.circuit import Circuit, Limits
 from bridge.delivery.decide import Policy
 from bridge.delivery.descriptors import connections_allowed
+from bridge.delivery.dispatch import Dispatcher, Observer, ReadBacklog
 from bridge.delivery.factory import build_form, is_batched, load_transform
-from bridge.delivery.dispatch import Dispatcher, Observer
 from bridge.delivery.failure_record import Reporting
 from bridge.delivery.limits import Gate, fair_shares
 from bridge.delivery.target import Target
 from bridge.delivery.tenant import tenant_reader
 from bridge.lsn import LSN
 from bridge.observe import log as log_events
-from bridge.observe.status import TriggerState, TriggerStatus
+from bridge.observe.status import TriggerMode, TriggerState, TriggerStatus
 from bridge.pgoutput.assembler import Route
 from bridge.pgoutput.messages import RelationMessage
-from bridge.store.protocol import NO_LETTER_KEYS, LetterKeys, Progress
 from bridge.secret import SecretResolver
+from bridge.store.protocol import NO_BACKLOGS, NO_LETTER_KEYS, BacklogSize, LetterKeys, Progress
 from bridge.triggers.envelope import Envelope
 from bridge.triggers.shape import Shape
 
@@ -52,6 +53,7 @@ class Roster:
         moved: called when something settled.
         failed: called with a bug of ours.
         observer: told of each invocation.
+        read_backlog: reads a page of a trigger's backlog.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Roster:
         moved: Callable[[], None],
         failed: Callable[[BaseException], None],
         observer: Observer,
+        read_backlog: ReadBacklog | None = None,
     ) -> None:
         self.dispatchers: dict[str, Dispatcher] = {}
         self._settings = settings
@@ -77,6 +80,7 @@ class Roster:
             for name, trigger in settings.triggers.items()
         }
         """By trigger, the limits of its target, for whoever else calls it."""
+        self._read_backlog = read_backlog
         self._shapes: dict[str, Shape] = {}
         self._transforms = {
             name: load_transform(trigger.transform, trigger=name)
@@ -100,6 +104,7 @@ class Roster:
         progress: Progress,
         start_lsn: LSN,
         system_identifier: str,
+        backlogs: Mapping[str, BacklogSize] = NO_BACKLOGS,
         letter_keys: Mapping[str, LetterKeys] = NO_LETTER_KEYS,
     ) -> None:
         """
@@ -109,6 +114,7 @@ class Roster:
             progress: as claimed.
             start_lsn: where the stream starts.
             system_identifier: of the source's cluster.
+            backlogs: by trigger, what is in the table; of the first stream alone.
             letter_keys: of the triggers that hold back the keys of their dead letters; of the first stream alone.
         """
         if not self._shares:
@@ -116,8 +122,14 @@ class Roster:
         for name, target in self._targets.items():
             if name not in self.dispatchers:
                 checkpoint = progress.checkpoints.get(name, Position(start_lsn, -1))
-                letters = letter_keys.get(name)
-                self.dispatchers[name] = self._dispatcher(name, target, checkpoint, system_identifier, letters=letters)
+                self.dispatchers[name] = self._dispatcher(
+                    name,
+                    target,
+                    checkpoint,
+                    system_identifier,
+                    stored=backlogs.get(name),
+                    letters=letter_keys.get(name),
+                )
 
     def _share_out(self) -> None:
         """The calls at once of each trigger: as its settings say, less where the system has no connections for all."""
@@ -143,7 +155,14 @@ class Roster:
         return [name for name in self._targets if self._settings.triggers[name].on_dead_letter == "hold_key"]
 
     def _dispatcher(
-        self, name: str, target: Target, checkpoint: Position, system_identifier: str, *, letters: LetterKeys | None
+        self,
+        name: str,
+        target: Target,
+        checkpoint: Position,
+        system_identifier: str,
+        *,
+        stored: BacklogSize | None,
+        letters: LetterKeys | None,
     ) -> Dispatcher:
         trigger = self._settings.triggers[name]
         batched = is_batched(trigger)
@@ -189,7 +208,13 @@ class Roster:
             gate=self.gates[name],
             held=HeldKeys(letters.keys, barrier=letters.barrier) if letters is not None else None,
             reporting=None if trigger.on_failure is None else Reporting(trigger.target.display_name),
+            backlog=None if self._read_backlog is None else Backlog(self._bounds(name), stored),
+            read_backlog=self._read_backlog,
         )
+
+    def _bounds(self, name: str) -> Bounds:
+        bounds = self._settings.backlog_of(name)
+        return Bounds(bounds.after_bytes, bounds.after_wal_bytes, bounds.after_seconds)
 
     # -- routes --------------------------------------------------------------------------------------------------------
 
@@ -256,15 +281,22 @@ class Roster:
         if dispatcher is None:
             return status
         oldest, counters, pause = dispatcher.tracker.oldest, dispatcher.counters, dispatcher.pause_reason
+        backlog = dispatcher.backlog
+        waits_since = [] if oldest is None else [oldest.transaction.committed_at]
+        if backlog is not None and backlog.oldest_committed_at is not None:
+            waits_since.append(backlog.oldest_committed_at)
         lag_bytes = 0 if oldest is None or received_lsn is None else received_lsn - oldest.transaction.previous_end_lsn
         return replace(
             status,
             state=TriggerState.PAUSED if pause else status.state,
             paused_reason=f"{pause.reason}; {pause.remedy}" if pause else None,
-            lag_seconds=0.0 if oldest is None else max(0.0, self._clock.now() - oldest.transaction.committed_at),
+            mode=None if backlog is None else TriggerMode.LIVE if backlog.is_live else TriggerMode.BACKLOG,
+            lag_seconds=max([0.0, *(self._clock.now() - since for since in waits_since)]),
             lag_bytes=lag_bytes,
-            waiting=len(dispatcher.tracker),
+            waiting=len(dispatcher.tracker) + (0 if backlog is None else backlog.in_memory),
             waiting_bytes=dispatcher.buffered_bytes,
+            backlog_events=None if backlog is None else backlog.stored.events,
+            backlog_bytes=None if backlog is None else backlog.stored.body_bytes,
             in_flight=dispatcher.in_flight,
             retrying=dispatcher.retrying_events,
             filtered=filtered + counters.filtered,

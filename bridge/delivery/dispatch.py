@@ -2,15 +2,17 @@
 One trigger at work: its events into batches, the batches into calls, what came of them back into its lanes.
 
 The rules are elsewhere and pure: what may be sent (`batching/lanes.py`), what an outcome means (`decide.py`), what is
-settled (`progress/tracker.py`). Here are the tasks, the timer and the counters.
+settled (`progress/tracker.py`), what is in the table and not in memory (`backlog.py`). Here are the tasks, the timer
+and the counters.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -23,6 +25,15 @@ from bridge.batching.held import HeldKeys
 from bridge.batching.lanes import Lanes, Window
 from bridge.change import Event, Position
 from bridge.clock import Clock
+from bridge.delivery.backlog import (
+    EVENT_OVERHEAD_BYTES,
+    NO_MOVE,
+    Backlog,
+    Move,
+    Page,
+    Waiting,
+    size_of,
+)
 from bridge.delivery.circuit import REMEDY, Circuit, Turn
 from bridge.delivery.decide import NO_CHARGE, Charge, Condition, Decision, GivenUp, Pause, Policy, decide, expired
 from bridge.delivery.failure_record import Reporting
@@ -30,15 +41,25 @@ from bridge.delivery.limits import Gate
 from bridge.delivery.naming import by_event_id
 from bridge.delivery.outcome import Evidence, Failed, Misconfigured, Outcome, TooLarge
 from bridge.delivery.target import Invocation, Target
+from bridge.errors import StoreError
 from bridge.observe import log as log_events
 from bridge.progress.tracker import Tracker
-from bridge.store.protocol import DeadLetter
+from bridge.store.protocol import DeadLetter, Parked
 from bridge.triggers.envelope import ALL_SENT, Envelope, Unsent
 
-# A tuple, an id, two keys, the header of the body, and a place in three containers.
-EVENT_OVERHEAD_BYTES = 400
 # Below this many, waiting for the store would slow a trigger that sends one event a call and gains nothing.
 LEAST_UNSAVED = 1000
+
+# What has waited too long gets rows without disturbing what has not, as long as it is no more than this.
+MOST_HELD_BYTES = 1 << 20
+# A trigger that nobody shares the process with may fill its memory while its oldest change waits no longer than this.
+PATIENCE_SECONDS = 5.0
+# What has been under way for that long while a whole window of others was settled is worth a row.
+OVERTAKEN_SECONDS = 2.0
+READ_RETRY_SECONDS = 1.0
+
+# Trigger, event id to begin behind, most events, most bytes of bodies.
+ReadBacklog = Callable[[str, bytes, int, int], Awaitable[Sequence[Parked]]]
 
 log = structlog.get_logger("pgbridge.delivery")
 
@@ -85,6 +106,8 @@ class Dispatcher:
         reporting: makes what an on-failure destination is to be told of a dead letter.
         held: keys that wait for letters that are there already; None where dead letters hold nothing back.
         gate: the limits that hold for all who call this target.
+        backlog: where its changes are; None for a trigger that keeps them in memory whatever happens.
+        read_backlog: reads a page of it.
     """
 
     def __init__(
@@ -107,6 +130,8 @@ class Dispatcher:
         reporting: Reporting | None = None,
         held: HeldKeys | None = None,
         gate: Gate | None = None,
+        backlog: Backlog | None = None,
+        read_backlog: ReadBacklog | None = None,
     ) -> None:
         self.trigger = trigger
         self.inbox: list[Event] = []
@@ -136,6 +161,19 @@ class Dispatcher:
         self.held = held or HeldKeys()
         self._holds_keys = held is not None
         self._gate = gate or Gate()
+        self.backlog = backlog
+        self.patient = False
+        """Whether reading may stop for this trigger before its changes move: where there is no other."""
+        self._read_backlog = read_backlog
+        self._parks = backlog is not None and not backlog.is_live
+        self._most_bytes: float = float("inf") if backlog is None else backlog.bounds.after_bytes
+        self._waiting = Waiting()
+        self._watched_total = 0
+        self._newest_settled = b""
+        self._forgiven = (float("inf"), float("-inf"))
+        self._reading: asyncio.Task[None] | None = None
+        self._read_again_at = 0.0
+        self._read_failed = False
         self._charges: dict[bytes, Charge] = {}
         self._flights: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -168,8 +206,10 @@ class Dispatcher:
 
     @property
     def save_is_pressing(self) -> bool:
-        """A whole window of calls has settled since the last save."""
-        return self.unsaved >= self._most_unsaved // 4
+        """A whole window of calls has settled since the last save, or much waits for its row."""
+        return self.unsaved >= self._most_unsaved // 4 or (
+            self.backlog is not None and self.backlog.parking_bytes >= MOST_HELD_BYTES
+        )
 
     @property
     def target(self) -> Target:
@@ -183,16 +223,206 @@ class Dispatcher:
         if not events:
             return
         self.tracker.admit(events)
-        self._lanes.admit(events, self._clock.monotonic())
         self.counters.admitted += len(events)
-        self.buffered_bytes += sum([len(event.body) for event in events]) + EVENT_OVERHEAD_BYTES * len(events)
+        size = sum([len(event.body) for event in events]) + EVENT_OVERHEAD_BYTES * len(events)
+        self.buffered_bytes += size
+        if self._parks and self.backlog is not None:
+            self.backlog.park(events, size)
+            self._moved()
+        else:
+            self._lanes.admit(events, self._clock.monotonic())
         self.inbox.clear()
+        if self.buffered_bytes > self._most_bytes and not self._parks and not self.patient:
+            self.retreat("it holds more than backlog.after_bytes in memory")
         self.pump()
+
+    # -- saving --------------------------------------------------------------------------------------------------------
+
+    @property
+    def has_moves(self) -> bool:
+        """Whether a save has anything to do in its backlog."""
+        return self.backlog is not None and self.backlog.has_moves
+
+    def begin_save(self, room: int) -> Move:
+        """
+        What a save has to do in its backlog. The checkpoint is to be read after this, and passes what moves.
+
+        Args:
+            room: most bytes to be written newly.
+        """
+        if self.backlog is None:
+            return NO_MOVE
+        move = self.backlog.begin_save(self.tracker.unsettled(), room)
+        if move.newly:
+            self.tracker.settle(move.newly)
+        self._come_back_if_due()
+        return move
 
     def saved(self, settled_total: int) -> None:
         """Progress was saved while `settled_total` stood at this; makes room where sending had to wait for it."""
         self.saved_total = settled_total
+        if self.backlog is not None:
+            self.buffered_bytes -= self.backlog.save_done()
         self.pump()
+
+    def save_failed(self) -> None:
+        """What `begin_save` said was not done, or nobody knows."""
+        if self.backlog is not None:
+            self.backlog.save_failed()
+
+    def stow(self) -> None:
+        """
+        After `drain`, for good: what is unsettled but older than something settled gets a row with the last saves.
+
+        The checkpoint can pass it then, and a new process repeats nothing of what was settled behind it.
+        """
+        if self.backlog is None:
+            return
+        failed = [event_id for event_id in self._charges if event_id in self.tracker]
+        limit = max([self._newest_settled, self.backlog.newest_held, *failed])
+        self.backlog.stow(self.tracker.through(limit), self._charge_of)
+
+    # -- to the backlog ------------------------------------------------------------------------------------------------
+
+    def retreat(self, reason: str) -> None:
+        """Let everything that is in no call leave the memory, for the table."""
+        if self.backlog is None or self._stopped:
+            return
+        was_live = self.backlog.is_live
+        # What waits for a letter goes with it, and comes back to wait again.
+        evicted = sorted([*self._lanes.evict(), *self.held.let_go()], key=_id)
+        self.buffered_bytes -= self.backlog.retreat(evicted, self._charge_of, self.tracker.received_id)
+        for event in self.backlog.unknown(self.tracker.unsettled()):
+            self.backlog.hold(event, self._charge_of(event.id))
+        self._parks = True
+        if was_live:
+            size = sum([size_of(event) for event in evicted])
+            log.warning(
+                log_events.TRIGGER_TO_BACKLOG, trigger=self.trigger, reason=reason, events=len(evicted), bytes=size
+            )
+        self._moved()
+
+    def watch(self, received_lsn: int) -> None:
+        """See whether its changes have waited for too long, or hold back too much WAL; called every second or so."""
+        backlog = self.backlog
+        if backlog is None or self._stopped:
+            return
+        now = self._clock.monotonic()
+        oldest, bounds = self.tracker.oldest, backlog.bounds
+        oldest_id = None if oldest is None else oldest.id
+        self._waiting.note(now, oldest_id, self.tracker.received_id, self.settled_total)
+        settled, self._watched_total = self.settled_total - self._watched_total, self.settled_total
+        if oldest is None:
+            return
+        if self.patient and backlog.is_live and self.buffered_bytes > self._most_bytes * 3 // 4:
+            patience = min(bounds.after_seconds, PATIENCE_SECONDS)
+            if not settled or self._waiting.seconds(now) > patience:
+                self.retreat("it holds as much as backlog.after_bytes in memory")
+        limit = self._waiting.through(now, bounds.after_seconds) or b""
+        reason = "its oldest change has waited longer than backlog.after_seconds"
+        if received_lsn - oldest.transaction.commit_lsn > bounds.after_wal_bytes:
+            limit = max(limit, b"%016X" % (received_lsn - bounds.after_wal_bytes))
+            reason = "the slot retains more than backlog.after_wal_bytes because of it"
+        if limit:
+            self._free_slot(limit, reason)
+        elif self._waiting.settled_since(self.settled_total) > self._most_unsaved:
+            self._hold_overtaken(now)
+
+    def _free_slot(self, limit: bytes, reason: str) -> None:
+        """See to it that the slot needn't keep anything up to an event id."""
+        backlog = self.backlog
+        if backlog is None:
+            return
+        overdue = backlog.unknown(self.tracker.through(limit))
+        if not overdue:
+            return
+        if sum([size_of(event) for event in overdue]) > MOST_HELD_BYTES:
+            self.retreat(reason)
+            return
+        # So few that the others needn't be disturbed.
+        for event in overdue:
+            backlog.hold(event, self._charge_of(event.id))
+        self._moved()
+
+    def _hold_overtaken(self, now: float) -> None:
+        """
+        Give rows to the few that many others have overtaken, though they may wait for long yet.
+
+        The checkpoint stays below them, so all that has settled above would be sent again after a crash.
+        """
+        limit = self._waiting.through(now, OVERTAKEN_SECONDS)
+        if limit is None or self.backlog is None:
+            return
+        overtaken = self.tracker.through(min(limit, self._newest_settled))
+        if sum([size_of(event) for event in overtaken]) <= MOST_HELD_BYTES:
+            for event in self.backlog.unknown(overtaken):
+                self.backlog.hold(event, self._charge_of(event.id))
+            self._moved()
+
+    def _charge_of(self, event_id: bytes) -> tuple[int, float]:
+        charge = self._charges.get(event_id, NO_CHARGE)
+        return charge.attempts, charge.first_failed_at
+
+    # -- from the backlog ----------------------------------------------------------------------------------------------
+
+    def _read_on(self) -> None:
+        """Begin to read a page, if one is due."""
+        if not self._parks or self.backlog is None or self._reading is not None or self._read_backlog is None:
+            return
+        if self._clock.monotonic() < self._read_again_at:
+            return
+        page = self.backlog.next_page()
+        if page is not None:
+            reading = asyncio.get_running_loop().create_task(self._read(page), name=f"backlog {self.trigger}")
+            self._reading = reading
+            reading.add_done_callback(self._read_ended)
+
+    async def _read(self, page: Page) -> None:
+        if self.backlog is None or self._read_backlog is None:
+            return
+        try:
+            rows = await self._read_backlog(self.trigger, page.after, page.events, page.body_bytes)
+        except StoreError as error:
+            self.backlog.page_failed(page)
+            if not self._read_failed:
+                log.error(log_events.BACKLOG_UNREADABLE, trigger=self.trigger, error=str(error))  # noqa: TRY400
+            self._read_failed = True
+            self._read_again_at = self._clock.monotonic() + READ_RETRY_SECONDS
+            asyncio.get_running_loop().call_later(READ_RETRY_SECONDS, self.pump)
+            return
+        self._read_failed = False
+        taken = self.backlog.take_page(page, rows)
+        if taken:
+            forgiven_after, forgiven_until = self._forgiven
+            for row in taken:
+                if row.attempts and not forgiven_after < row.first_failed_at <= forgiven_until:
+                    self._charges.setdefault(row.event.id, Charge(row.attempts, row.first_failed_at))
+            events = [row.event for row in taken]
+            self.buffered_bytes += sum([size_of(event) for event in events])
+            self._lanes.admit(events, self._clock.monotonic())
+        self._come_back_if_due()
+
+    def _read_ended(self, reading: asyncio.Task[None]) -> None:
+        self._reading = None
+        if reading.cancelled():
+            return
+        error = reading.exception()
+        if error is not None:
+            self._failed(error)
+            return
+        self.pump()
+
+    def _come_back_if_due(self) -> None:
+        if self.backlog is None or not self._parks:
+            return
+        events = self.backlog.come_back()
+        if events is None:
+            return
+        if events:
+            self._lanes.admit(events, self._clock.monotonic())
+        self._parks = False
+        log.info(log_events.TRIGGER_LIVE, trigger=self.trigger)
+        self._moved()
 
     # -- by hand -------------------------------------------------------------------------------------------------------
 
@@ -232,6 +462,7 @@ class Dispatcher:
                 self._send(batch)
         if self._circuit.doubted and not self._flights:
             self._resolve_doubts(now)  # what was left to try may have turned out to wait for a letter
+        self._read_on()
         self._set_timer(now)
 
     def letters_to_come(self) -> tuple[set[bytes], bool]:
@@ -254,6 +485,10 @@ class Dispatcher:
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
+        if self._reading is not None:
+            self._reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reading
         flights = set(self._flights)
         if not flights:
             return 0
@@ -396,7 +631,10 @@ class Dispatcher:
         settled = [*delivered, *(record.event for record in given_up)]
         if not settled:
             return
-        self.tracker.settle(settled)
+        self.tracker.settle(settled if self.backlog is None else self.backlog.settle(settled))
+        # Those delivered stand in event order.
+        for event in [*delivered[-1:], *(record.event for record in given_up)]:
+            self._newest_settled = max(self._newest_settled, event.id)
         self.settled_total += len(settled)
         self.buffered_bytes -= sum([len(event.body) for event in settled]) + EVENT_OVERHEAD_BYTES * len(settled)
         if self._charges:
@@ -409,6 +647,7 @@ class Dispatcher:
     def _forgive(self) -> None:
         """The target is down, and has been since its last success: what failed since then was not to blame."""
         alive_at = self._circuit.alive_at
+        self._forgiven = (alive_at, self._clock.now())
         self._charges = {key: charge for key, charge in self._charges.items() if charge.first_failed_at <= alive_at}
 
     def _resolve_doubts(self, now: float) -> None:
@@ -425,6 +664,8 @@ class Dispatcher:
                 self._lanes.put_back([*(record.event for record in records), *self.held.let_go()], now)
             return
         idle = not self._flights and self._lanes.waiting == 0 and self._lanes.backing_off == 0
+        if self.backlog is not None and (self._reading is not None or self.backlog.page_is_due):
+            idle = False
         self._settle((), self._circuit.settle_doubts(idle=idle))
 
     def _set_aside(self, records: Sequence[GivenUp]) -> None:
@@ -529,3 +770,7 @@ class Dispatcher:
         self._timer = None
         self._timer_at = float("inf")
         self.pump()
+
+
+def _id(event: Event) -> bytes:
+    return event.id
