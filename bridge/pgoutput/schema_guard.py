@@ -13,11 +13,10 @@ any event that came with them is handed over, and `restore` takes them in again.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-
-import orjson
 
 from bridge.change import Position
 from bridge.pgoutput.schema_version import Description, differences
@@ -53,7 +52,7 @@ class SchemaGuard:
         guard = cls()
         stops = []
         for item, content in items.items():
-            members = orjson.loads(content)
+            members = json.loads(content)
             if item.startswith(_STOP):
                 stops.append(_read_stop(item.removeprefix(_STOP), members))
             else:
@@ -141,14 +140,14 @@ class SchemaGuard:
 
 
 def _write_known(description: Description, position: Position) -> str:
-    return orjson.dumps(
+    return _dumps(
         {
             "table": description.table,
             "identity": description.identity,
             "columns": description.columns,
             "since": position.event_id,
         }
-    ).decode()
+    )
 
 
 def _read_known(oid: int, members: Mapping[str, Any]) -> tuple[Description, Position]:
@@ -157,8 +156,13 @@ def _read_known(oid: int, members: Mapping[str, Any]) -> tuple[Description, Posi
 
 
 def _write_stop(stop: Stop) -> str:
-    return orjson.dumps({"relation": stop.relation_oid, "table": stop.table, "what": stop.what}).decode()
+    return _dumps({"relation": stop.relation_oid, "table": stop.table, "what": stop.what})
 
 
 def _read_stop(event_id: str, members: Mapping[str, Any]) -> Stop:
     return Stop(event_id, members["relation"], members["table"], tuple(members["what"]))
+
+
+def _dumps(members: Mapping[str, Any]) -> str:
+    """ASCII, which a database of any encoding takes."""
+    return json.dumps(members, separators=(",", ":"))

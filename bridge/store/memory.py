@@ -49,6 +49,8 @@ class Tables:
     backlogs: dict[tuple[str, str], dict[bytes, Parked]] = field(default_factory=dict)
     """By slot and trigger, then by event id."""
     replays: dict[tuple[str, str], asyncio.Lock] = field(default_factory=dict)
+    schema_guards: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+    """By slot, trigger and item."""
 
 
 class MemoryStore:
@@ -88,6 +90,7 @@ class MemoryStore:
     async def forget(self, slot: str) -> None:
         if slot in self.tables.slots:
             self.tables.slots[slot] = _Slot(epoch=self.tables.slots[slot].epoch + 1)
+            self.tables.schema_guards.pop(slot, None)
 
     async def save(
         self,
@@ -165,6 +168,20 @@ class MemoryStore:
         letters = self._matching(LetterFilter(slot=slot, trigger=trigger))
         keys = {key for letter in letters for key in (letter.ordering_key, letter.old_ordering_key) if key is not None}
         return LetterKeys(frozenset(keys), any(letter.barrier for letter in letters))
+
+    async def schema_guards(self, slot: str) -> Mapping[str, Mapping[str, str]]:
+        stored = self.tables.schema_guards.get(slot, {})
+        return {trigger: dict(items) for trigger, items in stored.items() if items}
+
+    async def save_schema_guards(self, changes: Mapping[str, Mapping[str, str | None]]) -> None:
+        _, slot = self._writable()
+        stored = self.tables.schema_guards.setdefault(slot, {})
+        for trigger, items in changes.items():
+            kept = stored.setdefault(trigger, {})
+            for item, content in items.items():
+                kept.pop(item, None)
+                if content is not None:
+                    kept[item] = content
 
     async def mark_reported(self, ids: Sequence[int]) -> None:
         for key, letter in self.tables.letters.items():

@@ -168,10 +168,7 @@ class PostgresStore:
             return (await connection.execute(self._statements["adopt_identity"], parameters)).rowcount
 
         if await self._progress.run(work) == 0:
-            raise StoreFenced(
-                f'slot "{slot}" was claimed by another process (our epoch is {epoch})',
-                remedy="stop one of the two processes",
-            )
+            raise _fenced(slot, epoch)
 
     async def forget(self, slot: str) -> None:
         """Drop identity and positions; see the protocol."""
@@ -180,6 +177,7 @@ class PostgresStore:
             async with connection.transaction():
                 await connection.execute(self._statements["forget_slot"], {"slot": slot})
                 await connection.execute(self._statements["forget_checkpoints"], {"slot": slot})
+                await connection.execute(self._statements["forget_schema_guards"], {"slot": slot})
 
         await self._progress.run(work)
 
@@ -362,6 +360,43 @@ class PostgresStore:
 
     def _segment_table(self, segment: int) -> sql.Identifier:
         return sql.Identifier(self._schema.replace("%", "%%"), f"backlog_{segment}")
+
+    # -- schema guards -----------------------------------------------------------------------------------------------
+
+    async def schema_guards(self, slot: str) -> Mapping[str, Mapping[str, str]]:
+        """By trigger, its items; see the protocol."""
+
+        async def work(connection: AsyncConnection[Any]) -> Mapping[str, Mapping[str, str]]:
+            found: dict[str, dict[str, str]] = {}
+            rows = await (await connection.execute(self._statements["schema_guards"], {"slot": slot})).fetchall()
+            for trigger, item, content in rows:
+                found.setdefault(trigger, {})[item] = content
+            return found
+
+        return await self._progress.run(work)
+
+    async def save_schema_guards(self, changes: Mapping[str, Mapping[str, str | None]]) -> None:
+        """Store items, or drop them; see the protocol."""
+        slot, epoch = self._claim()
+        rows = [
+            {"slot": slot, "trigger": trigger, "item": item, "content": content}
+            for trigger, items in changes.items()
+            for item, content in items.items()
+        ]
+
+        async def work(connection: AsyncConnection[Any]) -> bool:
+            async with connection.transaction(), connection.cursor() as cursor:
+                await cursor.execute(self._statements["hold_epoch"], {"slot": slot, "epoch": epoch})
+                if cursor.rowcount == 0:
+                    return False
+                kept = [row for row in rows if row["content"] is not None]
+                await cursor.executemany(self._statements["keep_schema_item"], kept)
+                gone = [row for row in rows if row["content"] is None]
+                await cursor.executemany(self._statements["drop_schema_item"], gone)
+                return True
+
+        if not await self._progress.run(work):
+            raise _fenced(slot, epoch)
 
     # -- dead letters ------------------------------------------------------------------------------------------------
 
@@ -684,3 +719,10 @@ async def _value(
     if row is None:
         raise InvariantBroken("a query for one value answered none")
     return row[0]
+
+
+def _fenced(slot: str, epoch: int) -> StoreFenced:
+    return StoreFenced(
+        f'slot "{slot}" was claimed by another process (our epoch is {epoch})',
+        remedy="stop one of the two processes",
+    )

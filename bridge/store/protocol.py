@@ -187,7 +187,10 @@ class Store(Protocol):
         ...
 
     async def forget(self, slot: str) -> None:
-        """Drop identity and positions of a slot that is begun anew; dead letters stay, and every claim is void."""
+        """
+        Drop identity, positions and schema guards of a slot that is begun anew; dead letters stay, and every claim is
+        void.
+        """
         ...
 
     async def save(
@@ -263,6 +266,19 @@ class Store(Protocol):
 
     async def letter_keys(self, slot: str, trigger: str) -> LetterKeys:
         """The keys that a trigger with `on_dead_letter: hold_key` holds back."""
+        ...
+
+    async def schema_guards(self, slot: str) -> Mapping[str, Mapping[str, str]]:
+        """By trigger, the items that `save_schema_guards` stored: item to content."""
+        ...
+
+    async def save_schema_guards(self, changes: Mapping[str, Mapping[str, str | None]]) -> None:
+        """
+        By trigger, store items of the claimed slot, or drop those whose content is None, in one transaction.
+
+        Raises:
+            StoreFenced: another process has claimed the slot since.
+        """
         ...
 
     async def mark_reported(self, ids: Sequence[int]) -> None:

@@ -247,6 +247,37 @@ class TestFencing:
         assert (await store.read("never")).epoch == 0
 
 
+class TestSchemaGuards:
+    async def test_items_are_kept_replaced_and_dropped(self, claimed):
+        await claimed.save_schema_guards(
+            {"t": {"relation:1": "{}", "stop:A": '{"what":["\\u017c"]}'}, "u": {"relation:1": "[]"}}
+        )
+        await claimed.save_schema_guards({"t": {"relation:1": '{"n":1}', "stop:A": None, "stop:B": None}, "u": {}})
+        assert await claimed.schema_guards("s") == {"t": {"relation:1": '{"n":1}'}, "u": {"relation:1": "[]"}}
+
+    async def test_a_slot_has_none_but_its_own(self, claimed):
+        await claimed.save_schema_guards({"t": {"relation:1": "{}"}})
+        assert await claimed.schema_guards("other") == {}
+
+    async def test_saving_the_same_again_changes_nothing(self, claimed):
+        for _ in range(2):
+            await claimed.save_schema_guards({"t": {"relation:1": "{}", "stop:A": None}})
+        assert await claimed.schema_guards("s") == {"t": {"relation:1": "{}"}}
+
+    async def test_a_process_that_was_overtaken_writes_nothing(self, claimed, processes):
+        other = processes()
+        await other.open()
+        await other.claim(WHO)
+        with pytest.raises(StoreFenced):
+            await claimed.save_schema_guards({"t": {"relation:1": "{}"}})
+        assert await other.schema_guards("s") == {}
+
+    async def test_a_slot_that_is_forgotten_forgets_them(self, claimed):
+        await claimed.save_schema_guards({"t": {"relation:1": "{}"}})
+        await claimed.forget("s")
+        assert await claimed.schema_guards("s") == {}
+
+
 class TestLetters:
     @pytest.mark.parametrize(
         "event",

@@ -137,6 +137,29 @@ FROM {schema}.dead_letters, unnest(ARRAY[ordering_key, old_ordering_key]) AS key
 WHERE slot = %(slot)s AND trigger = %(trigger)s
 
 
+-- schema_guards --
+SELECT trigger, item, content FROM {schema}.schema_guards WHERE slot = %(slot)s
+
+
+-- hold_epoch --
+-- Until the end of the transaction no other process claims the slot; no row where one has.
+SELECT FROM {schema}.slots WHERE slot = %(slot)s AND epoch = %(epoch)s FOR SHARE
+
+
+-- keep_schema_item --
+INSERT INTO {schema}.schema_guards (slot, trigger, item, content)
+VALUES (%(slot)s, %(trigger)s, %(item)s, %(content)s)
+ON CONFLICT (slot, trigger, item) DO UPDATE SET content = excluded.content
+
+
+-- drop_schema_item --
+DELETE FROM {schema}.schema_guards WHERE slot = %(slot)s AND trigger = %(trigger)s AND item = %(item)s
+
+
+-- forget_schema_guards --
+DELETE FROM {schema}.schema_guards WHERE slot = %(slot)s
+
+
 -- mark_reported --
 UPDATE {schema}.dead_letters SET report = NULL WHERE id = ANY (%(ids)s) AND report IS NOT NULL
 
