@@ -25,6 +25,7 @@ from bridge.delivery.dispatch import Dispatcher, Observer, ReadBacklog
 from bridge.delivery.factory import build_form, is_batched, load_transform
 from bridge.delivery.failure_record import Reporting
 from bridge.delivery.limits import Gate, fair_shares
+from bridge.delivery.loop_guard import LoopGuard
 from bridge.delivery.target import Target
 from bridge.delivery.tenant import tenant_reader
 from bridge.lsn import LSN
@@ -206,6 +207,7 @@ class Roster:
             ),
             grouping=grouping,
             gate=self.gates[name],
+            loop_guard=LoopGuard(trigger.loop_guard),
             held=HeldKeys(letters.keys, barrier=letters.barrier) if letters is not None else None,
             reporting=None if trigger.on_failure is None else Reporting(trigger.target.display_name),
             backlog=None if self._read_backlog is None else Backlog(self._bounds(name), stored),

@@ -297,7 +297,7 @@ class Service:
         start = resume_at(
             progress, identity, slot_confirmed_lsn=state.confirmed_flush_lsn, server_lsn=server.wal_flush_lsn
         )
-        await connection.start(source.slot, source.publication, start)
+        await connection.start(source.slot, source.publication, start, local_only=source.origin == "none")
         for lack in lacking:
             log.warning(events.OLD_VALUES_LACKING, reason=lack.what, remedy=lack.remedy)
         # The slot is ours. Whoever had it before may have saved something since we read it.

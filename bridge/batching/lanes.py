@@ -84,6 +84,10 @@ class Lanes:
         """Batches that wait for another attempt."""
         return len(self._backing_off)
 
+    def waits_for(self, key: bytes) -> bool:
+        """Whether an event of this key is in no batch; looks at all that wait."""
+        return isinstance(self._held.get(key), deque) or any(key in (each.key, each.old_key) for each in self._waiting)
+
     def unsent(self) -> Iterator[Event]:
         """Every event that is in no batch in flight, in no particular order."""
         yield from self._waiting

@@ -212,7 +212,8 @@ async def _start(
     facts = await catalog.load(connection)
     slot = f"pgbridge_tail_{os.getpid()}_{secrets.token_hex(4)}"
     start = await connection.create_slot(slot, temporary=True)
-    await connection.start(slot, settings.source.publication, start)
+    source = settings.source
+    await connection.start(slot, source.publication, start, local_only=source.origin == "none")
     nothing = Position(LSN(0), -1)
 
     def route(operations: frozenset[str]) -> Route:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -47,6 +47,11 @@ class SourceSettings(Section):
     """Name of the publication that says which tables are sent."""
     manage: bool = True
     """Whether the publication is created, and kept in step with the triggers' tables; false where it is your own."""
+    origin: Literal["any", "none"] = "any"
+    """
+    none leaves out what carries a replication origin: changes that came by logical replication, and those of sessions
+    that have set one up, as a function may for its own writes. Needs PostgreSQL 16. Default any: all changes.
+    """
     push_down: Literal["auto", "off"] = "off"
     """
     auto: filters and column lists that a publication can do go into it, where that changes no result. Default off: the

@@ -234,6 +234,12 @@ class TriggerSettings(Section):
     """continue: later changes of that key go on. hold_key: they wait until the letter is replayed or discarded."""
     circuit_breaker: CircuitBreakerSettings = CircuitBreakerSettings()
     """When the target counts as down."""
+    loop_guard: Annotated[int | None, Field(ge=10, le=1_000_000), NOT_BOOL] = 200
+    """
+    Calls in a row, each answered by one new change of the same row while it was under way, that pause the trigger: its
+    target then seems to write to what triggers it. null for never. Default 200: more steps than a row is taken through
+    on purpose, and a minute's work of a loop.
+    """
     claim_check: ClaimCheckSettings | None = None
     """Where an event too large for the target goes. Default: the dead letters."""
     backlog: BacklogSettings | None = None

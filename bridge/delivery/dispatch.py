@@ -38,6 +38,8 @@ from bridge.delivery.circuit import REMEDY, Circuit, Turn
 from bridge.delivery.decide import NO_CHARGE, Charge, Condition, Decision, GivenUp, Pause, Policy, decide, expired
 from bridge.delivery.failure_record import Reporting
 from bridge.delivery.limits import Gate
+from bridge.delivery.loop_guard import REMEDY as LOOP_REMEDY
+from bridge.delivery.loop_guard import Alarm, LoopGuard
 from bridge.delivery.naming import by_event_id
 from bridge.delivery.outcome import Evidence, Failed, Misconfigured, Outcome, TooLarge
 from bridge.delivery.target import Invocation, Target
@@ -106,6 +108,7 @@ class Dispatcher:
         reporting: makes what an on-failure destination is to be told of a dead letter.
         held: keys that wait for letters that are there already; None where dead letters hold nothing back.
         gate: the limits that hold for all who call this target.
+        loop_guard: pauses the trigger where its target seems to write to what triggers it.
         backlog: where its changes are; None for a trigger that keeps them in memory whatever happens.
         read_backlog: reads a page of it.
     """
@@ -130,6 +133,7 @@ class Dispatcher:
         reporting: Reporting | None = None,
         held: HeldKeys | None = None,
         gate: Gate | None = None,
+        loop_guard: LoopGuard | None = None,
         backlog: Backlog | None = None,
         read_backlog: ReadBacklog | None = None,
     ) -> None:
@@ -161,6 +165,7 @@ class Dispatcher:
         self.held = held or HeldKeys()
         self._holds_keys = held is not None
         self._gate = gate or Gate()
+        self._loop_guard = loop_guard or LoopGuard(None)
         self.backlog = backlog
         self.patient = False
         """Whether reading may stop for this trigger before its changes move: where there is no other."""
@@ -433,6 +438,7 @@ class Dispatcher:
     def resume(self) -> None:
         """Send again, whatever the pause was for."""
         self._circuit.reset()
+        self._loop_guard.reset()
         self._paused_until = 0.0
         self._probing = False
         self.pause_reason = None
@@ -450,7 +456,12 @@ class Dispatcher:
             self._resolve_doubts(now)
         if now >= self._paused_until:
             most = 1 if self._probing else self._parallel
-            while len(self._flights) < most and self.unsaved < self._most_unsaved and self._gate.may_begin(now):
+            while (
+                len(self._flights) < most
+                and self.unsaved < self._most_unsaved
+                and self._gate.may_begin(now)
+                and now >= self._paused_until
+            ):
                 batch = self._lanes.take(now)
                 if batch is None:
                     break
@@ -458,6 +469,8 @@ class Dispatcher:
                     continue
                 if self._grouping is not None and batch.group is None:
                     self._lanes.divide(batch, self._grouping.divide(batch))
+                    continue
+                if batch.attempt == 1 and self._is_looping(batch, now):
                     continue
                 self._send(batch)
         if self._circuit.doubted and not self._flights:
@@ -515,6 +528,20 @@ class Dispatcher:
             self._lanes.finish(batch, now)
         return False
 
+    def _is_looping(self, batch: Batch, now: float) -> bool:
+        """Whether a batch was put back, because its target seems to write to what triggers it."""
+        found = self._loop_guard.sending(batch, now, self._lanes.waits_for)
+        if found is None:
+            return False
+        if isinstance(found, Alarm):
+            self._lanes.divide(batch, [part_of(batch, batch.events, then=batch.then)])
+            self._hold(Pause(found.reason, LOOP_REMEDY, None))
+        else:
+            part = part_of(batch, batch.events, then=batch.then)
+            part.not_before = now + found.seconds
+            self._lanes.retry(batch, [part])
+        return True
+
     def _send(self, batch: Batch) -> None:
         gone = expired(batch, self._charges, self._policy, now=self._clock.now())
         if gone:
@@ -554,7 +581,7 @@ class Dispatcher:
 
     async def _fly(self, batch: Batch) -> None:
         events = batch.events
-        started, started_at = self._clock.monotonic(), self._clock.now()
+        started, started_at, newest = self._clock.monotonic(), self._clock.now(), self.tracker.received_id
         invocation = Invocation(
             trigger=self.trigger,
             ids=self._envelope.identifiers(events),
@@ -576,6 +603,7 @@ class Dispatcher:
         outcome = by_event_id(outcome, invocation.ids, events, in_order=self._envelope.in_order)
         now = self._clock.monotonic()
         self._count(outcome, len(events), now - started)
+        self._loop_guard.ended(batch, received_before=newest, received=self.tracker.received_id, now=now)
         if isinstance(outcome, TooLarge) and len(events) > 1:
             self._lanes.lower_max_bytes(batch.size // 2)
             self._grouping = self._grouping and self._grouping.lower_max_bytes(batch.size // 2)
@@ -753,7 +781,7 @@ class Dispatcher:
         if ready_at is None:
             self._gate.when_one_ends(self.pump)
             return
-        if ready_at > now and now >= self._paused_until:
+        if ready_at > now >= self._paused_until:
             wake = ready_at if wake is None else max(wake, ready_at)
         if wake is None or len(self._flights) >= (1 if self._probing else self._parallel):
             return  # a landing calls `pump`

@@ -34,7 +34,7 @@ two-phase commit. What differs by server version:
 | a detached partition has its own name at once | 15 | before, its root's until the stream is begun anew |
 | row filters, column lists of publications | 15 | a Relation message holds just the listed columns |
 | empty transactions are not sent | 15 | before, a Begin may be followed by its Commit at once |
-| option `origin` | 16 | not set: changes from elsewhere are delivered too; Origin messages are read |
+| option `origin` | 16 | as `source.origin` says; any, as before, delivers changes from elsewhere too |
 | failover slots | 17 | nothing to do with the stream |
 | generated columns, option of a publication | 18 | columns like others, where published |
 """

@@ -23,6 +23,8 @@ _LONGEST_NAME_BYTES = 63
 
 # The server versions in which the grammar changed, as `server_version_num`.
 _MESSAGES_OPTION = 140000
+ORIGIN_OPTION = 160000
+"""The first server that can leave out what carries a replication origin."""
 _FAILOVER_SLOTS = 170000
 
 
@@ -157,9 +159,14 @@ def find_publications(names: Iterable[str]) -> str:
     return f"SELECT pubname FROM pg_catalog.pg_publication WHERE pubname IN ({listed})"  # noqa: S608 - quoted
 
 
-def start_replication(slot: str, publications: Iterable[str], lsn: LSN, *, server_version: int) -> str:
+def start_replication(
+    slot: str, publications: Iterable[str], lsn: LSN, *, server_version: int, local_only: bool = False
+) -> str:
     """
     START_REPLICATION from `lsn`, or from where the slot stands if that is further.
+
+    With `local_only`, transactions that carry a replication origin are not sent; only a server that knows the option
+    (16) may be asked for that.
 
     Protocol version 1: its Begin already carries the commit LSN, so no transaction has to be held. `messages` asks for
     logical messages, which pgoutput sends from 14 on.
@@ -169,4 +176,6 @@ def start_replication(slot: str, publications: Iterable[str], lsn: LSN, *, serve
     options = f"proto_version '1', publication_names '{names}'"
     if server_version >= _MESSAGES_OPTION:
         options += ", messages 'true'"
+    if local_only:
+        options += ", origin 'none'"
     return f"START_REPLICATION SLOT {quote_identifier(check_slot_name(slot))} LOGICAL {lsn} ({options})"

@@ -186,9 +186,10 @@ class ReplicationConnection:
         )
         return LSN.parse(consistent_point or "0/0")
 
-    async def start(self, slot: str, publication: str, lsn: LSN) -> None:
+    async def start(self, slot: str, publication: str, lsn: LSN, *, local_only: bool = False) -> None:
         """
-        Begin to stream, from `lsn` or from where the slot stands if that is further.
+        Begin to stream, from `lsn` or from where the slot stands if that is further; with `local_only` without what
+        carries a replication origin.
 
         With the publication its companion is streamed, if there is one (`publication.py`).
         A publication that does not exist is not noticed here: the server looks it up when it decodes a change.
@@ -196,16 +197,27 @@ class ReplicationConnection:
         Raises:
             SlotInUse: another process reads it; the message says which.
             SlotLost: there is no such slot, or the server has invalidated it.
-            SourceMisconfigured: it is a slot, but not one that can be read here.
+            SourceMisconfigured: it is a slot, but not one that can be read here; or `local_only` is more than the
+                server can do.
         """
         if self._start_lsn is not None:
             # The walsender never resets its "client is done" for logical replication (StartLogicalReplication), so
             # it ends a second stream at once.
             raise InvariantBroken("a replication connection carries one stream; open another one")
+        if local_only and self.identity.server_version < commands.ORIGIN_OPTION:
+            raise SourceMisconfigured(
+                f"source.origin is none, and PostgreSQL {self.identity.server_version // 10000} can't tell changes "
+                "apart by their origin",
+                remedy="set it to any, and mark own writes by a message (docs/delivery.md, Loops); or upgrade to 16",
+            )
         companion = commands.companion_name(publication)
         found = await self._wire.query(commands.find_publications([companion]))
         statement = commands.start_replication(
-            slot, [publication, companion] if found else [publication], lsn, server_version=self.identity.server_version
+            slot,
+            [publication, companion] if found else [publication],
+            lsn,
+            server_version=self.identity.server_version,
+            local_only=local_only,
         )
         # A slot just released may make us wait for its last reader's exit, but no longer than a command should take.
         answer = await self._wire.execute(statement, timeout_seconds=libpq.COMMAND_TIMEOUT_SECONDS)

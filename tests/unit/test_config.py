@@ -447,6 +447,7 @@ class TestOverrides:
             "PGBRIDGE_SOURCE_DSN",
             "PGBRIDGE_SOURCE_IAM_AUTH",
             "PGBRIDGE_SOURCE_MANAGE",
+            "PGBRIDGE_SOURCE_ORIGIN",
             "PGBRIDGE_SOURCE_PUBLICATION",
             "PGBRIDGE_SOURCE_PUSH_DOWN",
             "PGBRIDGE_SOURCE_SLOT",

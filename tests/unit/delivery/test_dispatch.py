@@ -16,6 +16,7 @@ from bridge.delivery.decide import Policy
 from bridge.delivery.dispatch import Dispatcher
 from bridge.delivery.failure_record import Reporting
 from bridge.delivery.limits import Gate
+from bridge.delivery.loop_guard import LoopGuard
 from bridge.delivery.outcome import Delivered, Evidence, Failed, Misconfigured, Partial, Rejected, TooLarge
 from bridge.lsn import LSN
 from bridge.testing import ManualClock, MemoryTarget
@@ -47,6 +48,7 @@ class Rig:
             "held": None,
             "reporting": None,
             "gate": None,
+            "loop_guard": None,
         } | changes
         self.dispatcher = Dispatcher(
             "t",
@@ -64,6 +66,7 @@ class Rig:
             held=settings["held"],
             reporting=settings["reporting"],
             gate=settings["gate"],
+            loop_guard=settings["loop_guard"],
         )
 
     def admit(self, *events: Event) -> None:
@@ -530,3 +533,27 @@ async def test_calls_of_others_to_the_same_target_count_and_their_end_lets_it_go
     assert rig.dispatcher.in_flight == 0
     gate.end()
     await rig.settled(1)
+
+
+async def test_a_target_that_writes_to_what_triggers_it_pauses_its_trigger_until_resumed():
+    rig = Rig(loop_guard=LoopGuard(10))
+    numbers = iter(range(1, 100))
+
+    async def deliver(invocation):
+        rig.target.invocations.append(invocation)
+        rig.admit(event(next(numbers), b"row"))
+        return Delivered()
+
+    rig.target.deliver = deliver
+    rig.admit(event(0, b"row"))
+    while rig.dispatcher.pause_reason is None or rig.dispatcher.in_flight:
+        await asyncio.sleep(0)
+    assert "public.t" in rig.dispatcher.pause_reason.reason
+    assert "docs/delivery.md" in rig.dispatcher.pause_reason.remedy
+    assert 12 <= len(rig.target.invocations) <= 14
+    assert len(rig.dispatcher.tracker) == 1
+    before = len(rig.target.invocations)
+    rig.dispatcher.resume()
+    while rig.dispatcher.pause_reason is None or rig.dispatcher.in_flight:
+        await asyncio.sleep(0)
+    assert len(rig.target.invocations) > before + 5

@@ -23,6 +23,9 @@ def test_publication_name_is_quoted_as_identifier_inside_a_literal():
 
 def test_messages_are_asked_for_only_where_the_server_knows_them():
     assert "messages" not in commands.start_replication("s", ["p"], LSN(0), server_version=130000)
+    assert commands.start_replication("s", ["p"], LSN(0), server_version=160000, local_only=True).endswith(
+        ", messages 'true', origin 'none')"
+    )
     assert "messages 'true'" in commands.start_replication("s", ["p"], LSN(0), server_version=140000)
 
 
