@@ -13,7 +13,7 @@ from typing import Any
 import click
 import psycopg
 
-from benchmarks import debezium, latency, report, singles
+from benchmarks import debezium, filters, latency, report, singles
 from benchmarks.processes import ROOT, BenchmarkError
 from benchmarks.readers import PgbridgeRun, PgRecvlogical, Reader, readers
 from benchmarks.results import Figure, ReaderResult, WorkloadResult, environment
@@ -57,7 +57,11 @@ class Smaller:
     quick_events: int
 
 
-SMALLER = {"latency": Smaller(latency.measure, 8_000, 2_000), "calls": Smaller(singles.measure, 10_000, 2_000)}
+SMALLER = {
+    "latency": Smaller(latency.measure, 8_000, 2_000),
+    "calls": Smaller(singles.measure, 10_000, 2_000),
+    "filters": Smaller(filters.measure, 200_000, 20_000),
+}
 
 
 def _essential(reader: Reader) -> bool:
