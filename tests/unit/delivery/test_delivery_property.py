@@ -258,7 +258,7 @@ class World:
             return Failed(evidence("transient"))
         if draw < 0.16:
             return Busy(evidence("busy"), rng.choice([None, 3.0]))
-        if draw < 0.18:
+        if draw < 0.21:
             return Misconfigured(evidence("misconfigured"), "mend it")
         if draw < 0.3:
             return Partial(self.held_back(events, {rng.choice(ids)}), evidence("partial"))
