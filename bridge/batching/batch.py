@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 
 from bridge.change import Event
+
+# An event is a tuple: its members without a step of Python's for each.
+_key = operator.itemgetter(3)
+_old_key = operator.itemgetter(4)
 
 
 class Batch:
@@ -50,8 +55,8 @@ class Batch:
 
     def own_keys(self) -> list[bytes]:
         """The ordering keys of its own events, as often as they occur."""
-        keys = [event.key for event in self.events if event.key is not None]
-        keys += [event.old_key for event in self.events if event.old_key is not None]
+        keys = [key for key in map(_key, self.events) if key is not None]
+        keys += [key for key in map(_old_key, self.events) if key is not None]
         return keys
 
     def keys(self) -> set[bytes]:

@@ -24,9 +24,11 @@ from __future__ import annotations
 
 import heapq
 import math
+import operator
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from bridge.batching.batch import Batch
 from bridge.change import Event
@@ -247,6 +249,9 @@ class Lanes:
         waiting, held, ready = self._waiting, self._held, self._ready
         limit, max_bytes, overhead = window.batch_size, window.max_bytes, window.event_overhead_bytes
         number = self._number = self._number + 1
+        batch = self._gather_freely()
+        if batch is not None:
+            return batch
         events: list[Event] = []
         size = 0
         full = False
@@ -288,6 +293,31 @@ class Lanes:
         if from_lanes:
             # Lanes and waiting events were chosen by the age of their first; inside a batch commit order holds for all.
             events.sort(key=_id)
+        batch = Batch(events, size)
+        self._flying.add(batch)
+        return batch
+
+    def _gather_freely(self) -> Batch | None:
+        """
+        The oldest events as they stand, if nothing holds any of them up: the usual case, without a step for each event.
+
+        None, with nothing changed, where one of them has to be looked at.
+        """
+        window, waiting = self._window, self._waiting
+        if self._ready or not waiting:
+            return None
+        events = list(islice(waiting, window.batch_size))
+        keys = list(map(_key, events))
+        if any(map(_old_key, events)) or any(map(_is_barrier, events)) or not self._held.keys().isdisjoint(keys):
+            return None
+        size = sum(map(len, map(_body, events))) + len(events) * window.event_overhead_bytes
+        if size > window.max_bytes:
+            return None
+        self._held.update(dict.fromkeys(keys, self._number))
+        self._held.pop(None, None)  # type: ignore[call-overload] # of events without a key
+        take = self._next_waiting if window.seconds else waiting.popleft
+        for _ in events:
+            take()
         batch = Batch(events, size)
         self._flying.add(batch)
         return batch
@@ -378,5 +408,9 @@ class Lanes:
         return event
 
 
-def _id(event: Event) -> bytes:
-    return event.id
+# An event is a tuple, and these stay out of Python for each of them.
+_id = operator.itemgetter(0)
+_key = operator.itemgetter(3)
+_old_key = operator.itemgetter(4)
+_body = operator.itemgetter(7)
+_is_barrier = operator.itemgetter(8)

@@ -302,3 +302,43 @@ def test_the_random_drive_catches_a_seeded_fault(fault):
 
     with pytest.raises((AssertionError, KeyError, InvariantBroken, ValueError)):
         drive_many()
+
+
+class LooksAtEach(Lanes):
+    def _gather_freely(self):
+        return None
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(min_value=0, max_value=1 << 32))
+def test_gathering_without_looking_at_each_event_gives_the_same_batches(seed):
+    choose = random.Random(seed)
+    window = Window(choose.randint(1, 5), choose.choice([0.0, 2.0]), choose.choice([60, 1 << 20]), 2)
+    both = [Lanes(window), LooksAtEach(window)]
+    keys = [None, *(b"%d" % n for n in range(choose.choice([2, 20])))]
+    flying: list[list[Batch]] = []
+    number = 0
+    for now in range(40):
+        admitted = []
+        for _ in range(choose.randint(0, 6)):
+            number += 1
+            key, old_key = choose.choice(keys), None
+            if key is not None and choose.random() < 0.1:
+                old_key = choose.choice([other for other in keys if other not in (None, key)])
+            admitted.append(event(number, key, old_key, barrier=choose.random() < 0.03, size=choose.randint(1, 30)))
+        for subject in both:
+            if admitted:
+                subject.admit(admitted, now)
+        while choose.random() < 0.7:
+            taken = [subject.take(now) for subject in both]
+            if None in taken:
+                assert taken == [None, None]
+                break
+            assert taken[0].events == taken[1].events
+            assert taken[0].size == taken[1].size
+            flying.append(taken)
+        while flying and choose.random() < 0.5:
+            for subject, batch in zip(both, flying.pop(choose.randrange(len(flying))), strict=True):
+                subject.finish(batch, now)
+        assert both[0].waiting == both[1].waiting
+        assert both[0].wake_at() == both[1].wake_at()
