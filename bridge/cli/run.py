@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
+from typing import Final
 
 import click
 
 from bridge.cli.options import config_option, load_settings
+
+COLLECT_AFTER: Final = 10_000
+"""
+Containers made and not freed, after which the collector looks at the youngest (CPython's own default: 700 to 2,000). A
+burst of frames makes thousands that go with the burst, none of them in a cycle.
+"""
 
 
 @click.command(epilog="Example:  pgbridge run --config pgbridge.yaml")
@@ -23,4 +31,17 @@ def command(config: Path) -> None:
 
     from bridge.service import serve  # noqa: PLC0415 - --help needs none of it
 
+    spare_what_stays()
     asyncio.run(serve(settings))
+
+
+def spare_what_stays() -> None:
+    """
+    Take what start-up made out of the garbage collector's sight, and let it look less often.
+
+    Modules and settings, 90,000 objects and more, live as long as the process. A full collection visits each of them,
+    for 50 to 250 ms in which no keepalive is answered and nothing delivered; after this it visits only what came since.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
