@@ -43,6 +43,7 @@ from bridge.observe import log as events
 from bridge.pgoutput.assembler import Assembler
 from bridge.pgoutput.lookup import Lookup
 from bridge.progress.feedback import Feedback, IdlePace, confirmable
+from bridge.store.guards import GuardKeeper
 from bridge.store.protocol import DeadLetter, Store
 
 # Long enough that a store on a slow disk is not written to without pause, short enough that a killed process repeats
@@ -84,6 +85,7 @@ class Pipeline:
         max_buffered_bytes: events in hand, of all triggers together, above which reading stops.
         clock: the time.
         look_up: reads the catalog again where the assembler stops for it; the stream waits meanwhile.
+        guards: what triggers that stop at schema changes know; None: there are none.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Pipeline:
         max_buffered_bytes: int,
         clock: Clock,
         look_up: Callable[[Lookup], Awaitable[None]] = no_catalog,
+        guards: GuardKeeper | None = None,
     ) -> None:
         self.assembler = assembler
         self.feedback = Feedback(saved_lsn, interval_seconds=status_interval_seconds)
@@ -108,6 +111,7 @@ class Pipeline:
         self._budget = Budget(dispatchers, max_buffered_bytes)
         self._clock = clock
         self._look_up = look_up
+        self._guards = guards or GuardKeeper(store, {})
         self._settled = asyncio.Event()
         self._pressing = asyncio.Event()
         self._room = asyncio.Event()
@@ -195,16 +199,13 @@ class Pipeline:
 
     async def _read(self) -> None:
         assembler = self.assembler
-        dispatchers = list(self._dispatchers.values())
         while True:
             frames = assembler.consume(await self._stream.frames())  # gives the deliveries their turn on the loop
-            for dispatcher in dispatchers:
-                dispatcher.admit()
+            await self._hand_over()
             while assembler.lookup is not None:
                 await self._look_up(assembler.lookup)
                 frames = assembler.consume(frames)
-                for dispatcher in dispatchers:
-                    dispatcher.admit()
+                await self._hand_over()
             if assembler.reply_requested:
                 assembler.reply_requested = False
                 self._answer_request()
@@ -212,6 +213,31 @@ class Pipeline:
                 self._settled.set()
             self._budget.relieve()
             await self._wait_for_room()
+
+    async def _hand_over(self) -> None:
+        """Let the triggers take in what is in their inboxes, once it is stored where some of them stop."""
+        if self._guards.has_changes:
+            try:
+                await self._keep_guards()
+            except BaseException:
+                for dispatcher in self._dispatchers.values():
+                    dispatcher.inbox.clear()  # the next stream sends it again
+                raise
+        for dispatcher in self._dispatchers.values():
+            dispatcher.admit()
+
+    async def _keep_guards(self) -> None:
+        while True:
+            try:
+                await self._guards.save()
+            except (StoreFenced, StoreMisconfigured):
+                raise
+            except StoreError as error:
+                self._store_is_away(error)
+                await asyncio.sleep(STORE_RETRY_SECONDS)
+            else:
+                self._store_is_back()
+                return
 
     async def _wait_for_room(self) -> None:
         while self._budget.buffered_bytes >= self._budget.bound_bytes:
@@ -234,22 +260,30 @@ class Pipeline:
                 raise
             except StoreError as error:
                 # Delivery goes on up to its bound of unsaved events, then waits: nothing is confirmed meanwhile.
-                if self.store_error is None:
-                    log.error(events.STORE_UNAVAILABLE, error=str(error))  # noqa: TRY400 - the sentence is the message
-                self.store_error = error
+                self._store_is_away(error)
                 self._settled.set()
                 await asyncio.sleep(STORE_RETRY_SECONDS)
                 continue
-            if self.store_error is not None:
-                log.info(events.STORE_AVAILABLE)
-                self.store_error = None
+            self._store_is_back()
             with contextlib.suppress(TimeoutError):
                 # Not `wait_for`: before Python 3.12 it loses a cancellation that comes together with the event.
                 async with asyncio.timeout(SAVE_PAUSE_SECONDS):
                     await self._pressing.wait()
 
+    def _store_is_away(self, error: StoreError) -> None:
+        if self.store_error is None:
+            log.error(events.STORE_UNAVAILABLE, error=str(error))
+        self.store_error = error
+
+    def _store_is_back(self) -> None:
+        if self.store_error is not None:
+            log.info(events.STORE_AVAILABLE)
+            self.store_error = None
+
     async def _save(self) -> None:
         """One transaction with everything that has settled so far; then the server may be told."""
+        if self._guards.has_changes:
+            await self._guards.save()  # somebody let a trigger go on
         dispatchers = self._dispatchers
         self._pressing.clear()
         # No await until the call: letters, moves, checkpoints and the confirmed position belong to one moment.
@@ -305,6 +339,8 @@ class Pipeline:
 
     def confirmable(self) -> int:
         """The LSN up to which everything is settled for every trigger, saved or not."""
+        if any(dispatcher.inbox for dispatcher in self._dispatchers.values()):
+            return self.feedback.saved_lsn  # received, but no tracker knows of it yet
         return confirmable(
             (dispatcher.tracker for dispatcher in self._dispatchers.values()),
             received_end_lsn=self.assembler.received_end_lsn,

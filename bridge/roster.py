@@ -33,6 +33,7 @@ from bridge.observe import log as log_events
 from bridge.observe.status import TriggerMode, TriggerState, TriggerStatus
 from bridge.pgoutput.assembler import Route
 from bridge.pgoutput.messages import RelationMessage
+from bridge.pgoutput.schema_guard import SchemaGuard
 from bridge.secret import SecretResolver
 from bridge.store.protocol import NO_BACKLOGS, NO_LETTER_KEYS, BacklogSize, LetterKeys, Progress
 from bridge.triggers.envelope import Envelope
@@ -81,6 +82,12 @@ class Roster:
             for name, trigger in settings.triggers.items()
         }
         """By trigger, the limits of its target, for whoever else calls it."""
+        self.guards = {
+            name: SchemaGuard()
+            for name, trigger in settings.triggers.items()
+            if trigger.enabled and trigger.on_schema_change == "pause"
+        }
+        """Of the triggers that stop at schema changes."""
         self._read_backlog = read_backlog
         self._shapes: dict[str, Shape] = {}
         self._transforms = {
@@ -99,6 +106,11 @@ class Roster:
         for name, trigger in self._settings.triggers.items():
             if trigger.enabled and name not in self._shapes:
                 self._shapes[name] = trigger.shape(await secrets.fetch_all(trigger.mask_keys))
+
+    def restore_guards(self, items: Mapping[str, Mapping[str, str]]) -> None:
+        """Give the guards what was stored of them, by trigger; before the first stream starts."""
+        for name in self.guards:
+            self.guards[name] = SchemaGuard.restore(items.get(name, {}))
 
     def start(
         self,
@@ -208,6 +220,7 @@ class Roster:
             grouping=grouping,
             gate=self.gates[name],
             loop_guard=LoopGuard(trigger.loop_guard),
+            guard=self.guards.get(name),
             held=HeldKeys(letters.keys, barrier=letters.barrier) if letters is not None else None,
             reporting=None if trigger.on_failure is None else Reporting(trigger.target.display_name),
             backlog=None if self._read_backlog is None else Backlog(self._bounds(name), stored),
@@ -250,6 +263,7 @@ class Roster:
             inbox=dispatcher.inbox,
             received=dispatcher.tracker.received,
             selection=self._selections.get(name),
+            guard=self.guards.get(name),
         )
 
     # -- how they stand ------------------------------------------------------------------------------------------------

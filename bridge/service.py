@@ -61,6 +61,7 @@ from bridge.source.identity_warnings import identity_warnings
 from bridge.source.resume import ACCEPT_GAP, resume_at
 from bridge.source.tables import list_tables
 from bridge.store.factory import build_store
+from bridge.store.guards import GuardKeeper
 from bridge.store.protocol import LetterFilter, Parked, Progress, SourceIdentity, Store
 
 MAX_BUFFERED_BYTES = 128 << 20
@@ -312,6 +313,8 @@ class Service:
         backlogs = {} if self._roster.dispatchers else await self.store.backlogs(source.slot)
         holding = [] if self._roster.dispatchers else self._roster.holding_keys()
         letter_keys = {name: await self.store.letter_keys(source.slot, name) for name in holding}
+        if self._roster.guards and not self._roster.dispatchers:
+            self._roster.restore_guards(await self.store.schema_guards(source.slot))
         self._roster.start(progress, start, identity.system_identifier, backlogs, letter_keys)
         assembler = Assembler(
             database=server.database,
@@ -338,6 +341,7 @@ class Service:
             max_buffered_bytes=MAX_BUFFERED_BYTES,
             clock=self.clock,
             look_up=self._catalog.look_up,
+            guards=GuardKeeper(self.store, self._roster.guards),
         )
         log.info(
             events.SLOT_TAKEN,

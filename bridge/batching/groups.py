@@ -39,7 +39,9 @@ class Grouping:
         groups = {event.id: self.group_of(event) for event in batch.events}
         pieces: dict[str | None, list[_Piece]] = {}
         parts: list[Batch] = []
-        for events in events_by_key(batch.events):
+        for tied in events_by_key(batch.events):
+            # A change of key ties what came before under either key, one behind the other.
+            events = sorted(tied, key=_id)
             runs = [(group, list(run)) for group, run in groupby(events, lambda event: groups[event.id])]
             size = sum(map(self._cost, events))
             if len(runs) > 1 or len(events) > self.batch_size or size > self.max_bytes:

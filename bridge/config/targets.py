@@ -361,9 +361,7 @@ class HttpTargetSettings(Section):
     @model_validator(mode="after")
     def _binary_is_single(self) -> HttpTargetSettings:
         if self.envelope == "cloudevents_binary" and self.batch:
-            raise ValueError(
-                "envelope is cloudevents_binary and batch is true; it carries one event a request"
-            )
+            raise ValueError("envelope is cloudevents_binary and batch is true; it carries one event a request")
         return self
 
     @field_validator("url")

@@ -228,6 +228,11 @@ class TriggerSettings(Section):
     """Whether a failed batch is halved to find the bad record. Default true: the good ones need not fail with it."""
     function_response_types: tuple[Literal["ReportBatchItemFailures"], ...] = ("ReportBatchItemFailures",)
     """Whether the answer may name failed records in batchItemFailures. Default: yes; without any it is a success."""
+    on_schema_change: Literal["propagate", "pause"] = "propagate"
+    """
+    propagate: changes of an altered table are sent as they are. pause: the trigger stops before the first of them, once
+    everything before it is delivered, until somebody resumes it.
+    """
     on_failure: OnFailureSettings | None = None
     """Where a dead letter is sent besides the dead-letter table."""
     on_dead_letter: Literal["continue", "hold_key"] = "continue"

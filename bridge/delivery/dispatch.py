@@ -45,6 +45,7 @@ from bridge.delivery.outcome import Evidence, Failed, Misconfigured, Outcome, To
 from bridge.delivery.target import Invocation, Target
 from bridge.errors import StoreError
 from bridge.observe import log as log_events
+from bridge.pgoutput.schema_guard import SchemaGuard
 from bridge.progress.tracker import Tracker
 from bridge.store.protocol import DeadLetter, Parked
 from bridge.triggers.envelope import ALL_SENT, Envelope, Unsent
@@ -106,6 +107,7 @@ class Dispatcher:
         circuit: decides when the target counts as down; None for one with the default limits.
         grouping: divides batches by tenant.
         reporting: makes what an on-failure destination is to be told of a dead letter.
+        guard: knows before which events the trigger stops because a table was altered; None where it never does.
         held: keys that wait for letters that are there already; None where dead letters hold nothing back.
         gate: the limits that hold for all who call this target.
         loop_guard: pauses the trigger where its target seems to write to what triggers it.
@@ -131,6 +133,7 @@ class Dispatcher:
         circuit: Circuit | None = None,
         grouping: Grouping | None = None,
         reporting: Reporting | None = None,
+        guard: SchemaGuard | None = None,
         held: HeldKeys | None = None,
         gate: Gate | None = None,
         loop_guard: LoopGuard | None = None,
@@ -162,6 +165,8 @@ class Dispatcher:
         self._circuit = circuit or Circuit()
         self._grouping = grouping
         self._reporting = reporting
+        self._guard = guard
+        self._at_stop: bytes | None = None
         self.held = held or HeldKeys()
         self._holds_keys = held is not None
         self._gate = gate or Gate()
@@ -437,6 +442,9 @@ class Dispatcher:
 
     def resume(self) -> None:
         """Send again, whatever the pause was for."""
+        if self._guard is not None and self._at_stop is not None:
+            self._guard.open(self._at_stop)
+            self._at_stop = None
         self._circuit.reset()
         self._loop_guard.reset()
         self._paused_until = 0.0
@@ -467,6 +475,8 @@ class Dispatcher:
                     break
                 if not self.held.is_empty and not self._sift(batch, now):
                     continue
+                if self._guard is not None and self._stops_before(batch, self._guard):
+                    break
                 if self._grouping is not None and batch.group is None:
                     self._lanes.divide(batch, self._grouping.divide(batch))
                     continue
@@ -540,6 +550,18 @@ class Dispatcher:
             part = part_of(batch, batch.events, then=batch.then)
             part.not_before = now + found.seconds
             self._lanes.retry(batch, [part])
+        return True
+
+    def _stops_before(self, batch: Batch, guard: SchemaGuard) -> bool:
+        """Whether a batch was put back, because it is the first of an altered table: a barrier, so it is alone."""
+        event_id = batch.events[0].id
+        stop = guard.stops.get(event_id)
+        if stop is None:
+            return False
+        self._lanes.divide(batch, [part_of(batch, batch.events, then=batch.then)])
+        self._at_stop = event_id
+        reason = f"the description of {stop.table} has changed: {'; '.join(stop.what)}"
+        self._hold(Pause(reason, "resume the trigger when its target can take such changes", None))
         return True
 
     def _send(self, batch: Batch) -> None:

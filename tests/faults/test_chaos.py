@@ -6,6 +6,8 @@ import pytest
 from chaos import faults
 from chaos.__main__ import run_once
 
+pytestmark = pytest.mark.long
+
 RATE = 150
 
 

@@ -9,6 +9,8 @@ from chaos import faults
 from chaos.lies import LIES
 from chaos.rig import Rig
 
+pytestmark = pytest.mark.long
+
 # What shows each of them, and as what.
 CASES = {
     "confirm what was received": ("one of many commits stuck, then a kill", {"ahead", "lost"}),

@@ -14,7 +14,6 @@ from bridge.config.document import DocumentError, parse_yaml
 from bridge.config.load import override_variables
 from bridge.config.not_yet import NOT_YET
 from bridge.config.schema import json_schema
-from bridge.config.settings import Settings
 from bridge.errors import ConfigError
 from bridge.secret import Secret
 from bridge.triggers.shape import Mask

@@ -14,10 +14,10 @@ from bridge.lsn import LSN
 WINDOW = Window(batch_size=3, seconds=0.0, max_bytes=100, event_overhead_bytes=5)
 
 
-def event(number: int, key: bytes | None, group: str, size: int = 10) -> Event:
+def event(number: int, key: bytes | None, group: str, size: int = 10, old_key: bytes | None = None) -> Event:
     body = group.encode() + b"x" * (size - len(group))
     return Event(
-        Position(LSN(1000 + number), 0).event_id.encode(), Transaction(1000 + number, 0, 0.0, 0), 0, key, None, "t",
+        Position(LSN(1000 + number), 0).event_id.encode(), Transaction(1000 + number, 0, 0.0, 0), 0, key, old_key, "t",
         "insert", body,
     )  # fmt: skip
 
@@ -68,15 +68,29 @@ def test_divided_batches_go_before_anything_else_and_keep_their_keys():
     assert lanes.take(0.0).events[0].key == b"a"
 
 
+def test_a_change_of_key_between_two_groups_leaves_commit_order():
+    events = [event(1, b"a", "a"), event(2, b"b", "b"), event(3, b"a", "a"), event(4, b"b", "a", old_key=b"a")]
+    (part,) = divide(events)
+    assert [one.id for one in part.chain()] == [one.id for one in events]
+
+
 @given(
     st.lists(
-        st.tuples(st.sampled_from([None, b"k", b"l", b"m"]), st.sampled_from("abc"), st.sampled_from([5, 30, 300])),
+        st.tuples(
+            st.sampled_from([None, b"k", b"l", b"m"]),
+            st.sampled_from("abc"),
+            st.sampled_from([5, 30, 300]),
+            st.sampled_from([None, None, b"l", b"n"]),
+        ),
         min_size=1,
         max_size=40,
     )
 )
 def test_nothing_is_lost_limits_hold_and_no_key_may_fly_twice(drawn):
-    events = [event(n, key, group, size) for n, (key, group, size) in enumerate(drawn)]
+    events = [
+        event(n, key, group, size, old if key is not None and old != key else None)
+        for n, (key, group, size, old) in enumerate(drawn)
+    ]
     parts = divide(events)
     assert sorted(one.id for part in parts for one in part.chain()) == [one.id for one in events]
     for part in parts:
@@ -86,7 +100,7 @@ def test_nothing_is_lost_limits_hold_and_no_key_may_fly_twice(drawn):
             assert len(each.events) == 1 or sum(len(one.body) + 5 for one in each.events) <= 100
             assert [one.id for one in each.events] == sorted(one.id for one in each.events)
         for key in part.keys():  # noqa: SIM118 - no mapping
-            of_key = [one.id for one in part.chain() if one.key == key]
+            of_key = [one.id for one in part.chain() if key in (one.key, one.old_key)]
             assert of_key == sorted(of_key)
     for index, part in enumerate(parts):
         for other in parts[index + 1 :]:

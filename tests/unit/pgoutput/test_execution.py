@@ -98,7 +98,9 @@ class Stream:
             return []
         if relation.name == "filtered":
             return [
-                self.route("filter", selection=Selection(compile_patterns([{"record": {"name": [{"wildcard": "*Jane*"}]}}]))),
+                self.route(
+                    "filter", selection=Selection(compile_patterns([{"record": {"name": [{"wildcard": "*Jane*"}]}}]))
+                ),
                 self.route("other shape", shape=Shape(exclude=frozenset({"name", "id"}))),
             ]
         return [self.route("a"), self.route("b", received=Position(LSN(0x1000), 1))]
