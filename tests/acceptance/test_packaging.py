@@ -267,8 +267,11 @@ def test_every_development_requirement_is_pinned_exactly_once():
     assert all(pin.url is None for pin in pins)
     assert len(names) == len(set(names))
     own = importlib.metadata.distribution("pgbridge").requires
+    # What only the extra `browser` asks for is not installed by `make`, so its own requirements can't be looked up.
     needed = closure(
-        requirement for requirement in map(Requirement, own) if canonicalize_name(requirement.name) != "pgbridge"
+        requirement
+        for requirement in map(Requirement, own)
+        if canonicalize_name(requirement.name) != "pgbridge" and "browser" not in str(requirement.marker)
     )
     assert needed.keys() - {"pgbridge"} <= set(names)
 
