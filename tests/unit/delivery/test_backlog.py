@@ -415,7 +415,8 @@ def drive(seed: int, steps: int = 120, **faults) -> None:
         asyncio.run(World(seed, **faults).run(steps))
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@pytest.mark.long
+@settings(max_examples=60, deadline=None)
 @given(st.integers(min_value=0, max_value=1 << 32))
 def test_nothing_is_lost_reordered_or_repeated_on_the_way_to_the_backlog_and_back(seed):
     drive(seed)
