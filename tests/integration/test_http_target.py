@@ -12,6 +12,7 @@ import ipaddress
 import re
 import socket
 import ssl
+import tempfile
 import time
 from collections.abc import AsyncIterator
 
@@ -1006,7 +1007,9 @@ def asking_for_a_certificate(authority):
 @pytest.mark.parametrize(
     "files", [{"certificate": "client-1.0.pem"}, {"certificate": "client.crt", "key": "client.key"}]
 )
-async def test_a_client_certificate_is_shown_to_who_asks_for_it(authority, client_files, files):
+async def test_a_client_certificate_is_shown_to_who_asks_for_it(authority, client_files, files, tmp_path, monkeypatch):
+    (copies := tmp_path / "copies").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(copies))
     tls = {name: f"file:{client_files / file}" for name, file in files.items()}
     async with (
         serving(asking_for_a_certificate(authority)) as receiver,
@@ -1015,7 +1018,7 @@ async def test_a_client_certificate_is_shown_to_who_asks_for_it(authority, clien
         assert await target.deliver(invocation()) == Delivered()
         assert all(finding.ok for finding in await target.check())
     assert receiver.certificates[-1]["subject"] == ((("commonName", "client"),),)
-    assert not list(authority.folder.parent.glob("**/pgbridge-*")), "the key's copy is gone"
+    assert not list(copies.iterdir()), "the key's copy is gone"
 
 
 async def test_authorities_of_the_settings_are_trusted_besides_the_machines(tmp_path):
