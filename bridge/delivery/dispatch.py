@@ -262,10 +262,14 @@ class Dispatcher:
         """
         if self.backlog is None:
             return NO_MOVE
+        mode = self.backlog.mode
         move = self.backlog.begin_save(self.tracker.unsettled(), room)
         if move.newly:
             self.tracker.settle(move.newly)
         self._come_back_if_due()
+        if self.backlog.mode is not mode:
+            # A save with nothing to write is not made, so its end would not see to what is due now.
+            asyncio.get_running_loop().call_soon(self.pump)
         return move
 
     def saved(self, settled_total: int) -> None:

@@ -12,7 +12,7 @@ import random
 from dataclasses import dataclass, replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bridge.batching.lanes import Window
@@ -415,9 +415,9 @@ def drive(seed: int, steps: int = 120, **faults) -> None:
         asyncio.run(World(seed, **faults).run(steps))
 
 
-@pytest.mark.long
 @settings(max_examples=60, deadline=None)
-@given(st.integers(min_value=0, max_value=1 << 32))
+@example(seed=5032)  # nothing to save when the way back opens: nobody but the backlog itself sees to the last page
+@given(seed=st.integers(min_value=0, max_value=1 << 32))
 def test_nothing_is_lost_reordered_or_repeated_on_the_way_to_the_backlog_and_back(seed):
     drive(seed)
 
