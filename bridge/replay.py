@@ -161,7 +161,7 @@ class _AsStored(Envelope):
     def event(self, event: Event) -> bytes:
         return event.body
 
-    def records(self, events: Iterable[Event]) -> bytes:
+    def records(self, events: Sequence[Event]) -> bytes:
         if not self._as_it_is:
             return super().records(events)
         return b'{"Records":[%b]}' % b",".join([event.body for event in events])
