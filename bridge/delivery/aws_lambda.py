@@ -21,7 +21,7 @@ from yarl import URL
 from bridge.clock import Clock
 from bridge.delivery.addresses import is_loopback_host
 from bridge.delivery.answer import Answer, Fault, NoAnswer
-from bridge.delivery.aws import AwsCredentials, AwsUnusable, NoAwsCredentials, NoAwsRegion, lambda_client, region_of
+from bridge.delivery.aws import ANYBODY, AwsCredentials, AwsUnusable, NoAwsRegion, lambda_client, region_of
 from bridge.delivery.batch_response import Report
 from bridge.delivery.classify import fault_outcome, fault_remedy, lambda_error_code, lambda_outcome
 from bridge.delivery.durable import DurableNames
@@ -46,8 +46,7 @@ it, and attaching to a VPC or restoring a snapshot some more. A client that give
 _ACCEPT_SECONDS: Final = 60.0
 """For Lambda to take an event; no function runs meanwhile."""
 
-# A stand-in on this machine checks no signature; who runs one should not need an AWS account to do so.
-_ANYBODY: Final = AwsKeys("local", "local")
+# Nor does a stand-in on this machine care where it is.
 _ANY_REGION: Final = "us-east-1"
 
 _SETTING: Final = "region and endpoint_url"
@@ -58,10 +57,7 @@ class _Endpoint:
     url: URL
     signer: SigV4Signer
     region: str
-
-    @property
-    def is_loopback(self) -> bool:
-        return is_loopback_host(self.url.raw_host or "")
+    is_loopback: bool
 
 
 class LambdaTarget:
@@ -136,7 +132,7 @@ class LambdaTarget:
             return Rejected(Evidence(error), final=True)
         try:
             endpoint = self._endpoint or await self._find_endpoint()
-            keys = await self._keys(endpoint)
+            keys = await self._credentials.keys(stand_in=endpoint.is_loopback)
         except AwsUnusable as unusable:
             evidence = Evidence(unusable.error)
             return Misconfigured(evidence, unusable.remedy) if unusable.lasting else Busy(evidence)
@@ -173,7 +169,7 @@ class LambdaTarget:
     async def check(self) -> Sequence[TargetFinding]:
         try:
             endpoint = await self._find_endpoint()
-            keys = await self._keys(endpoint)
+            keys = await self._credentials.keys(stand_in=endpoint.is_loopback)
             client = await asyncio.to_thread(self._boto, endpoint, keys)
         except AwsUnusable as unusable:
             return [TargetFinding(ok=False, what=unusable.error, remedy=unusable.remedy)]
@@ -253,19 +249,11 @@ class LambdaTarget:
 
     def _endpoint_in(self, region: str | None) -> _Endpoint:
         # Nothing is signed with these keys: the client is only asked where it would send things.
-        client = lambda_client(region=region, endpoint_url=self._endpoint_url, keys=_ANYBODY)
+        client = lambda_client(region=region, endpoint_url=self._endpoint_url, keys=ANYBODY)
         try:
             return self._endpoint_at(client.meta.endpoint_url, client.meta.region_name)
         finally:
             client.close()
-
-    async def _keys(self, endpoint: _Endpoint) -> AwsKeys:
-        try:
-            return await self._credentials.keys()
-        except NoAwsCredentials:
-            if not endpoint.is_loopback:
-                raise
-            return _ANYBODY
 
     def _endpoint_at(self, base: str, region: str) -> _Endpoint:
         path = f"/2015-03-31/functions/{quote(self._function_name, safe='-_.~')}/invocations"
@@ -275,7 +263,7 @@ class LambdaTarget:
         signer = SigV4Signer(
             service="lambda", region=region, host=host_header(url), path=url.raw_path, query=url.raw_query_string
         )
-        return _Endpoint(url, signer, region)
+        return _Endpoint(url, signer, region, is_loopback_host(url.raw_host or ""))
 
     async def _limit_seconds(self, endpoint: _Endpoint) -> float:
         if self._event:
@@ -292,7 +280,7 @@ class LambdaTarget:
         """The function's own limit and a margin; where it may not be read, what no function exceeds."""
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - loaded when it is needed
 
-        keys = await self._keys(endpoint)
+        keys = await self._credentials.keys(stand_in=endpoint.is_loopback)
 
         def look_up() -> float:
             client = self._boto(endpoint, keys)

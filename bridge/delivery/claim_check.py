@@ -21,12 +21,13 @@ from typing import Any, Final
 import orjson
 
 from bridge.delivery.aws import AwsUnusable, service_client
+from bridge.delivery.lambda_errors import CREDENTIALS_REFUSED
 from bridge.delivery.outcome import Busy, Evidence, Misconfigured, Outcome, TooLarge
 from bridge.delivery.target import Invocation, Target, TargetFinding
 
 MEMBER: Final = "claim_check"
 
-_DENIED: Final = frozenset({"AccessDenied", "AllAccessDisabled", "InvalidAccessKeyId", "NoSuchBucket", "403", "404"})
+_DENIED: Final = frozenset({"AllAccessDisabled", "NoSuchBucket", "403", "404"})
 _REMEDY: Final = "check claim_check.bucket, and let this process write to it (s3:PutObject)"
 
 
@@ -95,6 +96,9 @@ class ClaimCheckTarget:
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
             evidence = Evidence(f"claim check: S3 {code}")
+            if code in CREDENTIALS_REFUSED:
+                self._client = None  # the next attempt looks for credentials anew: they may have been replaced
+                return Misconfigured(evidence, _REMEDY)
             return Misconfigured(evidence, _REMEDY) if code in _DENIED else Busy(evidence)
         except BotoCoreError as error:
             return Busy(Evidence(f"claim check: {type(error).__name__}"))

@@ -141,8 +141,10 @@ CREDENTIALS_REFUSED: Final = frozenset(
         "ExpiredTokenException",
         "IncompleteSignature",
         "IncompleteSignatureException",
+        "InvalidAccessKeyId",  # S3 alone says so, and InvalidToken
         "InvalidClientTokenId",
         "InvalidSignatureException",
+        "InvalidToken",
         "MissingAuthenticationToken",
         "MissingAuthenticationTokenException",
         "SignatureDoesNotMatch",

@@ -19,6 +19,7 @@ import structlog
 from bridge.clock import Clock
 from bridge.delivery.aws import AwsUnusable, service_client
 from bridge.delivery.failure_record import failure_record, object_name, payload
+from bridge.delivery.lambda_errors import CREDENTIALS_REFUSED
 from bridge.delivery.retry import ceiling_seconds
 from bridge.errors import StoreError
 from bridge.observe import log as log_events
@@ -100,7 +101,10 @@ class AwsDestination:
         except AwsUnusable as unusable:
             raise Unsent(f"{unusable.error}; {unusable.remedy}") from unusable
         except ClientError as error:
-            raise Unsent(str(error.response.get("Error", {}).get("Code") or type(error).__name__)) from error
+            code = str(error.response.get("Error", {}).get("Code") or type(error).__name__)
+            if code in CREDENTIALS_REFUSED:
+                self._clients.clear()  # the next attempt looks for credentials anew: they may have been replaced
+            raise Unsent(code) from error
         except BotoCoreError as error:
             raise Unsent(type(error).__name__) from error
 

@@ -18,10 +18,11 @@ from aiohttp import web
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
-from botocore.credentials import Credentials
+from botocore.credentials import Credentials, InstanceMetadataProvider
+from botocore.session import Session
 
 from bridge.config import TriggerSettings
-from bridge.delivery.aws import AwsCredentials
+from bridge.delivery.aws import LACK_SECONDS, AwsCredentials
 from bridge.delivery.aws_lambda import LONGEST_SECONDS, MARGIN_SECONDS, LambdaTarget
 from bridge.delivery.batch_response import Report
 from bridge.delivery.factory import build_target
@@ -585,6 +586,60 @@ async def test_a_stand_in_on_this_machine_needs_no_aws_account(fake, monkeypatch
     async with target_of(fake) as target:
         assert await target.deliver(invocation()) == Delivered()
         assert all(finding.ok for finding in await target.check())
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Nothing on this machine says who it is; what is asked for credentials: the SDK, and by it the metadata service."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED"):
+        monkeypatch.delenv(name)
+    asked = []
+    look = Session.get_credentials
+
+    def get_credentials(session):
+        asked.append("sdk")
+        return look(session)
+
+    monkeypatch.setattr(Session, "get_credentials", get_credentials)
+    monkeypatch.setattr(InstanceMetadataProvider, "load", lambda provider: asked.append("metadata"))
+    return asked
+
+
+def say_who(monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDNEXT")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+
+
+async def test_a_stand_in_costs_one_search_for_credentials_and_none_outside_of_this_machine(fake, asked):
+    async with target_of(fake) as target:
+        for _ in range(20):
+            assert await target.deliver(invocation()) == Delivered()
+    assert asked == ["sdk"]
+
+
+async def test_a_stand_in_that_wants_to_know_who_calls_is_told_of_the_instances_role(fake, asked, monkeypatch):
+    fake.refuses(403, "UnrecognizedClientException")
+    async with target_of(fake) as target:
+        outcome = await target.deliver(invocation())
+        assert isinstance(outcome, Misconfigured)
+        assert asked == ["sdk", "sdk", "metadata"]
+        say_who(monkeypatch)
+        assert isinstance(await target.deliver(invocation()), Busy)
+        fake.returns(b"null")
+        assert await target.deliver(invocation()) == Delivered()
+    assert "Credential=AKIDNEXT/" in fake.last[0].headers["Authorization"]
+
+
+async def test_the_calls_of_a_moment_share_one_search_for_credentials_that_are_not_there(asked, monkeypatch):
+    clock = ManualClock()
+    credentials = AwsCredentials(clock)
+    for _ in range(2):
+        lacks = await asyncio.gather(*[credentials.keys() for _ in range(10)], return_exceptions=True)
+        assert {str(lack) for lack in lacks} == {"there are no AWS credentials"}
+    assert asked == ["sdk", "metadata"]
+    clock.advance(LACK_SECONDS)
+    say_who(monkeypatch)
+    assert (await credentials.keys()).access_key == "AKIDNEXT"
 
 
 async def test_a_role_is_assumed_once_for_many_calls(fake, monkeypatch):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import boto3
 import pytest
+from botocore.credentials import InstanceMetadataProvider
 from moto.server import ThreadedMotoServer
 
 from bridge.change import Position
@@ -205,6 +208,40 @@ async def test_a_destination_that_does_not_exist_is_named_by_its_code(aws):
         await AwsDestination(f"arn:aws:sns:us-east-1:{ACCOUNT}:nobody").send(letter(), "pgbridge")
     with pytest.raises(Unsent, match="NoSuchBucket"):
         await AwsDestination("arn:aws:s3:::nobodys-letters").send(letter(), "pgbridge")
+
+
+@pytest.fixture
+def nobody(aws, monkeypatch, tmp_path):
+    """Without anything that says who this is; metadata services are not asked."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    asked = []
+    monkeypatch.setattr(InstanceMetadataProvider, "load", lambda provider: asked.append("metadata"))
+    return asked
+
+
+async def test_stand_ins_on_this_machine_are_told_without_credentials(queue, nobody):
+    destination = AwsDestination(queue.arn)
+    await destination.send(letter(), "pgbridge")
+    await destination.send(replace(letter(), event_id="00000000000000AB-0000000007"), "pgbridge")
+    assert len(queue.records()) == 2
+    assert nobody == []
+
+
+async def test_credentials_that_come_later_are_found_without_a_restart(queue, nobody, monkeypatch):
+    endpoint = os.environ["AWS_ENDPOINT_URL"]
+    monkeypatch.delenv("AWS_ENDPOINT_URL")  # nothing is sent to AWS: without credentials there is no client
+    destination = AwsDestination(queue.arn)
+    with pytest.raises(Unsent, match="there are no AWS credentials; give the process a role"):
+        await destination.send(letter(), "pgbridge")
+    assert nobody == ["metadata"]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    await destination.send(letter(), "pgbridge")
+    assert len(queue.records()) == 1
 
 
 async def test_aws_out_of_reach_is_no_bug_of_ours(aws, monkeypatch):
