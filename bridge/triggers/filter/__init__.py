@@ -15,8 +15,8 @@ need, so that a hundred triggers cost about as much as one.
 What it promises. The semantics are those of AWS's open-source event-ruler, its main branch, where documents differ.
 What we do otherwise is listed here and in `docs/filters.md`:
 
-- Numbers of an event are compared by value whatever their size and digits (event-ruler reads at most ±5e11 and six
-  decimals, and lets everything else match nothing). Numbers in a pattern keep event-ruler's limits.
+- Numbers are compared by value, whatever their size and digits (event-ruler compares 64-bit floats, and lets a number
+  that is none match nothing but its own spelling). Numbers in a pattern keep event-ruler's range, that of such floats.
 - A column of type numeric travels as text, to stay exact; where `numeric_text` says that a path is such a column,
   numbers in the pattern are compared with that text by value. A text column "300" still never equals 300.
 - `$or` is always the operator, never a field of that name; an empty list inside `anything-but` is refused.

@@ -32,9 +32,13 @@ from bridge.triggers.filter.language import (
 )
 from bridge.triggers.filter.values import Number, number, parse_address
 
-MAX_NUMBER: Final = 500_000_000_000
-MAX_DECIMALS: Final = 6
-"""The numbers that `numeric` and `anything-but` may name: event-ruler's ComparableNumber (5e9 in older releases)."""
+MAX_NUMBER: Final = "1.8e308"
+MIN_NUMBER: Final = "5e-324"
+"""
+What `numeric` and `anything-but` may name, as told: what a 64-bit float reaches, event-ruler's range since 1.8.
+
+Older releases stopped at 5e9 and six decimals, as EventBridge's manual still says: a pattern written for them is fine.
+"""
 
 
 def read_alternatives(values: Sequence[Any], place: str) -> tuple[Test, ...]:
@@ -253,31 +257,21 @@ def _read_number(value: float | Decimal, place: str) -> Number:
 
 
 def _comparable(value: Any, place: str, otherwise: str) -> Number:
-    """A number that event-ruler can compare with: it pads them all to one width, so they have limits."""
+    """A number that event-ruler can compare with: it makes 64-bit floats of them. We keep every digit."""
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         refuse(place, otherwise)
     known = _read_number(value, place)
-    if not -MAX_NUMBER <= known <= MAX_NUMBER:
+    reached = float(Decimal(known))
+    if math.isinf(reached):
         refuse(place, f"{_digits(known)} is out of range: comparisons go from -{MAX_NUMBER} to {MAX_NUMBER}")
-    if isinstance(known, Decimal) and _decimals(known) > MAX_DECIMALS:
-        refuse(place, f"{_digits(known)} has more than {MAX_DECIMALS} decimals, the most that comparisons have")
+    if known and not reached:
+        refuse(place, f"{_digits(known)} is out of range: comparisons tell numbers from zero down to {MIN_NUMBER}")
     return known
 
 
 def _digits(value: Number) -> str:
     """A number for an error message, which need not hold a hundred thousand digits."""
     return f"{Decimal(value):.15g}"
-
-
-def _decimals(value: Decimal) -> int:
-    """Digits after the point, trailing zeros aside. By hand, because normalize() would round to its context."""
-    _, digits, exponent = value.as_tuple()
-    shift = -int(exponent)  # finite, so the exponent is a number
-    for digit in reversed(digits):
-        if digit:
-            return shift
-        shift -= 1
-    return 0
 
 
 def _text(value: Any, place: str, name: str) -> str:

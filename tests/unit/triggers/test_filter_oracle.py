@@ -199,7 +199,7 @@ NUMBERS = st.sampled_from(
 )
 NUMERIC_TEXTS = st.sampled_from(["1.00", "-0.00", "300", "0.10", "12345678901234567890.5", "NaN", "Infinity"])
 SCALARS = st.one_of(TEXTS, TEXTS, NUMBERS, ADDRESSES, NUMERIC_TEXTS, st.booleans(), st.none())
-LIMITS = st.sampled_from([-1, 0, 0.1, Decimal("0.100000"), 1, 1.5, 300, 500_000_000_000])
+LIMITS = st.sampled_from([-1, 0, 0.1, Decimal("0.100000"), 1, 1.5, 300, 500_000_000_000, 2**63 - 1, Decimal("1e-8")])
 WILDCARDS = st.sampled_from(
     [
         "",
