@@ -19,6 +19,7 @@ from bridge.store.protocol import (
     NOTHING_REMOVED,
     BacklogSize,
     DeadLetter,
+    KeptPause,
     LetterFilter,
     LetterKeys,
     LetterSurvey,
@@ -51,6 +52,8 @@ class Tables:
     replays: dict[tuple[str, str], asyncio.Lock] = field(default_factory=dict)
     schema_guards: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
     """By slot, trigger and item."""
+    pauses: dict[tuple[str, str], KeptPause] = field(default_factory=dict)
+    """By slot and trigger."""
 
 
 class MemoryStore:
@@ -182,6 +185,17 @@ class MemoryStore:
                 kept.pop(item, None)
                 if content is not None:
                     kept[item] = content
+
+    async def pauses(self, slot: str) -> Mapping[str, KeptPause]:
+        return {trigger: pause for (of, trigger), pause in self.tables.pauses.items() if of == slot}
+
+    async def save_pauses(self, changes: Mapping[str, KeptPause | None]) -> None:
+        _, slot = self._writable()
+        for trigger, pause in changes.items():
+            self.tables.pauses.pop((slot, trigger), None)
+            if pause is not None:
+                kept = KeptPause(storable(pause.reason), storable(pause.remedy))
+                self.tables.pauses[slot, trigger] = kept
 
     async def mark_reported(self, ids: Sequence[int]) -> None:
         for key, letter in self.tables.letters.items():

@@ -124,6 +124,6 @@ def _grants(schema: sql.Identifier, role: sql.Identifier) -> sql.Composed:
         "\nGRANT USAGE ON SCHEMA {schema} TO {role};\n"
         "GRANT SELECT ON {schema}.schema_version TO {role};\n"
         "GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.slots, {schema}.checkpoints, {schema}.dead_letters,\n"
-        "    {schema}.backlog, {schema}.backlog_segments, {schema}.schema_guards TO {role};\n"
+        "    {schema}.backlog, {schema}.backlog_segments, {schema}.schema_guards, {schema}.pauses TO {role};\n"
         "GRANT EXECUTE ON FUNCTION {schema}.open_backlog_segment, {schema}.close_backlog_segment TO {role};\n"
     ).format(schema=schema, role=role)

@@ -38,6 +38,7 @@ from bridge.store.protocol import (
     NOTHING_REMOVED,
     BacklogSize,
     DeadLetter,
+    KeptPause,
     LetterFilter,
     LetterKeys,
     LetterSurvey,
@@ -393,6 +394,40 @@ class PostgresStore:
                 await cursor.executemany(self._statements["keep_schema_item"], kept)
                 gone = [row for row in rows if row["content"] is None]
                 await cursor.executemany(self._statements["drop_schema_item"], gone)
+                return True
+
+        if not await self._progress.run(work):
+            raise _fenced(slot, epoch)
+
+    # -- pauses ------------------------------------------------------------------------------------------------------
+
+    async def pauses(self, slot: str) -> Mapping[str, KeptPause]:
+        """By trigger; see the protocol."""
+
+        async def work(connection: AsyncConnection[Any]) -> Mapping[str, KeptPause]:
+            text = self._progress.incoming
+            rows = await (await connection.execute(self._statements["pauses"], {"slot": slot})).fetchall()
+            return {trigger: KeptPause(text(reason), text(remedy)) for trigger, reason, remedy in rows}
+
+        return await self._progress.run(work)
+
+    async def save_pauses(self, changes: Mapping[str, KeptPause | None]) -> None:
+        """Keep them, or drop them; see the protocol."""
+        slot, epoch = self._claim()
+
+        async def work(connection: AsyncConnection[Any]) -> bool:
+            text = self._progress.outgoing
+            async with connection.transaction(), connection.cursor() as cursor:
+                await cursor.execute(self._statements["hold_epoch"], {"slot": slot, "epoch": epoch})
+                if cursor.rowcount == 0:
+                    return False
+                for trigger, pause in changes.items():
+                    row = {"slot": slot, "trigger": trigger}
+                    if pause is None:
+                        await cursor.execute(self._statements["drop_pause"], row)
+                    else:
+                        row |= {"reason": text(pause.reason), "remedy": text(pause.remedy)}
+                        await cursor.execute(self._statements["keep_pause"], row)
                 return True
 
         if not await self._progress.run(work):

@@ -124,6 +124,14 @@ class LetterKeys:
     """Whether one of them is a barrier, which belongs to every key."""
 
 
+@dataclass(frozen=True, slots=True)
+class KeptPause:
+    """Why a trigger waits until somebody resumes it, and what to do about it; in our words, without row values."""
+
+    reason: str
+    remedy: str
+
+
 NO_LETTER_KEYS: Final[Mapping[str, LetterKeys]] = {}
 
 
@@ -188,8 +196,8 @@ class Store(Protocol):
 
     async def forget(self, slot: str) -> None:
         """
-        Drop identity, positions and schema guards of a slot that is begun anew; dead letters stay, and every claim is
-        void.
+        Drop identity, positions and schema guards of a slot that is begun anew; dead letters and pauses stay, and every
+        claim is void.
         """
         ...
 
@@ -275,6 +283,19 @@ class Store(Protocol):
     async def save_schema_guards(self, changes: Mapping[str, Mapping[str, str | None]]) -> None:
         """
         By trigger, store items of the claimed slot, or drop those whose content is None, in one transaction.
+
+        Raises:
+            StoreFenced: another process has claimed the slot since.
+        """
+        ...
+
+    async def pauses(self, slot: str) -> Mapping[str, KeptPause]:
+        """By trigger, those that wait until somebody resumes them. Claims nothing."""
+        ...
+
+    async def save_pauses(self, changes: Mapping[str, KeptPause | None]) -> None:
+        """
+        By trigger, keep pauses of the claimed slot, or drop those that are None, in one transaction.
 
         Raises:
             StoreFenced: another process has claimed the slot since.

@@ -14,7 +14,7 @@ from bridge.errors import InvariantBroken, StoreFenced
 from bridge.lsn import LSN
 from bridge.store.memory import MemoryStore
 from bridge.store.postgres import PostgresStore
-from bridge.store.protocol import DeadLetter, LetterFilter, LetterKeys, Progress, SourceIdentity, Store
+from bridge.store.protocol import DeadLetter, KeptPause, LetterFilter, LetterKeys, Progress, SourceIdentity, Store
 
 WHO = SourceIdentity("s", "7584208214917443585", 1, "shop")
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -276,6 +276,37 @@ class TestSchemaGuards:
         await claimed.save_schema_guards({"t": {"relation:1": "{}"}})
         await claimed.forget("s")
         assert await claimed.schema_guards("s") == {}
+
+
+class TestPauses:
+    async def test_they_are_kept_replaced_and_dropped(self, claimed):
+        gone = KeptPause("HTTP 410", "resume it when the endpoint is back")
+        await claimed.save_pauses({"t": gone, "u": KeptPause("žluť 😀", "")})
+        assert await claimed.pauses("s") == {"t": gone, "u": KeptPause("žluť 😀", "")}
+        by_hand = KeptPause("paused by an operator", "resume it")
+        await claimed.save_pauses({"t": by_hand, "u": None, "v": None})
+        assert await claimed.pauses("s") == {"t": by_hand}
+
+    async def test_a_slot_has_none_but_its_own(self, claimed):
+        await claimed.save_pauses({"t": KeptPause("why", "what")})
+        assert await claimed.pauses("other") == {}
+
+    async def test_a_process_that_was_overtaken_writes_none_and_the_next_one_sees_what_was_kept(
+        self, claimed, processes
+    ):
+        kept = KeptPause("why", "what")
+        await claimed.save_pauses({"t": kept})
+        other = processes()
+        await other.open()
+        await other.claim(WHO)
+        with pytest.raises(StoreFenced):
+            await claimed.save_pauses({"t": None, "u": kept})
+        assert await other.pauses("s") == {"t": kept}
+
+    async def test_they_outlive_a_slot_that_is_begun_anew(self, claimed):
+        await claimed.save_pauses({"t": KeptPause("why", "what")})
+        await claimed.forget("s")
+        assert await claimed.pauses("s") == {"t": KeptPause("why", "what")}
 
 
 class TestLetters:

@@ -152,6 +152,22 @@ VALUES (%(slot)s, %(trigger)s, %(item)s, %(content)s)
 ON CONFLICT (slot, trigger, item) DO UPDATE SET content = excluded.content
 
 
+-- pauses --
+SELECT trigger, reason, remedy FROM {schema}.pauses WHERE slot = %(slot)s
+
+
+-- keep_pause --
+-- The same again is no new pause.
+INSERT INTO {schema}.pauses AS old (slot, trigger, reason, remedy)
+VALUES (%(slot)s, %(trigger)s, %(reason)s, %(remedy)s)
+ON CONFLICT (slot, trigger) DO UPDATE SET reason = excluded.reason, remedy = excluded.remedy, paused_at = now()
+WHERE (old.reason, old.remedy) IS DISTINCT FROM (excluded.reason, excluded.remedy)
+
+
+-- drop_pause --
+DELETE FROM {schema}.pauses WHERE slot = %(slot)s AND trigger = %(trigger)s
+
+
 -- drop_schema_item --
 DELETE FROM {schema}.schema_guards WHERE slot = %(slot)s AND trigger = %(trigger)s AND item = %(item)s
 
