@@ -105,6 +105,8 @@ class Pipeline:
         self.assembler = assembler
         self.feedback = Feedback(saved_lsn, interval_seconds=status_interval_seconds)
         self.store_error: StoreError | None = None
+        self.written_lsn = 0
+        """As far as the server has written, when somebody looked."""
         self._stream = stream
         self._dispatchers = dispatchers
         self._store = store
@@ -240,7 +242,7 @@ class Pipeline:
                 return
 
     async def _wait_for_room(self) -> None:
-        while self._budget.buffered_bytes >= self._budget.bound_bytes:
+        while self._budget.is_full:
             self._reading = False
             self._room.clear()
             await self._room.wait()
@@ -382,7 +384,7 @@ class Pipeline:
         while True:
             await asyncio.sleep(min(WATCH_PAUSE_SECONDS, max(0.05, shortest / 4)))
             for dispatcher in self._dispatchers.values():
-                dispatcher.watch(self.received_lsn)
+                dispatcher.watch(self.received_lsn, self.written_lsn)
             self._budget.share_out()
             if self._clock.monotonic() - self._tidied_at >= TIDY_PAUSE_SECONDS:
                 self._tidied_at = self._clock.monotonic()

@@ -49,6 +49,7 @@ from bridge.observe.metrics import Metrics
 from bridge.observe.status import SchemaChangeStatus, ServiceState, ServiceStatus, SlotStatus
 from bridge.pgoutput.assembler import Assembler
 from bridge.pgoutput.plan import KeyLayout
+from bridge.pauses import PauseKeeper
 from bridge.pgoutput.schema_version import RelationHistory
 from bridge.pipeline import Pipeline
 from bridge.rds import connection_string
@@ -77,6 +78,8 @@ FIRST_RECONNECT_PAUSE_SECONDS = 0.2
 LONGEST_RECONNECT_PAUSE_SECONDS = 15.0
 MOST_STATUS_INTERVAL_SECONDS = 10.0
 WATCH_PAUSE_SECONDS = 10.0
+# While reading waits for a trigger, what the slot retains decides how long it may.
+WAITING_WATCH_PAUSE_SECONDS = 2.0
 MOST_CHANGED_TABLES = 100
 """That a status lists."""
 
@@ -131,7 +134,9 @@ class Service:
             failed=self._failed,
             observer=self,
             read_backlog=self._read_backlog,
+            pause_changed=self._pause_changed,
         )
+        self._pauses = PauseKeeper(self.store, self._roster.dispatchers)
         self._connection: ReplicationConnection | None = None
         self._catalog: catalog.CatalogReader | None = None
         self._pipeline: Pipeline | None = None
@@ -243,22 +248,26 @@ class Service:
         dsn = await self._source_dsn(fresh=self._credentials_refused or self._sessions > 0)
         # The source first: where the store is in it too, its errors tell more of what is wrong.
         connection = await ReplicationConnection.open(dsn)
-        watching: asyncio.Task[None] | None = None
+        watching: list[asyncio.Task[None]] = []
         try:
             await self.store.open()
             self._credentials_refused = False
             self._connection = connection
             pipeline = await self._start(connection)
             letters = self._letter_watch()
-            watching = asyncio.create_task(letters.run(), name="letters")
+            watching = [
+                asyncio.create_task(letters.run(), name="letters"),
+                asyncio.create_task(self._pauses.run(), name="pauses"),
+            ]
             self._become(ServiceState.STREAMING, None)
             self._sessions += 1
             await self._work(pipeline)
+            await self._pauses.save()
             await connection.stop()
         finally:
-            if watching is not None:
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
             if self._pipeline is not None:
                 self._changes_of_past_sessions += self._pipeline.assembler.changes
                 self._filtered_in_past_sessions.update(self._pipeline.assembler.filtered)
@@ -316,6 +325,7 @@ class Service:
         if self._roster.guards and not self._roster.dispatchers:
             self._roster.restore_guards(await self.store.schema_guards(source.slot))
         self._roster.start(progress, start, identity.system_identifier, backlogs, letter_keys)
+        self._pauses.restore(await self.store.pauses(source.slot))
         assembler = Assembler(
             database=server.database,
             system_identifier=server.system_identifier,
@@ -384,6 +394,9 @@ class Service:
     def _moved(self) -> None:
         if self._pipeline is not None:
             self._pipeline.progress_moved()
+
+    def _pause_changed(self) -> None:
+        self._pauses.changed()
 
     def _failed(self, error: BaseException) -> None:
         """A bug of ours in a delivery: end without confirming anything."""
@@ -468,6 +481,16 @@ class Service:
         """By hand: send again, whatever the pause was for."""
         self._roster.dispatchers[name].resume()
 
+    async def pause_and_keep(self, name: str) -> None:
+        """The same, and in the store when this returns, so that a restart changes nothing; later where it is away."""
+        self.pause_trigger(name)
+        await self._pauses.save()
+
+    async def resume_and_keep(self, name: str) -> None:
+        """The same, and in the store."""
+        self.resume_trigger(name)
+        await self._pauses.save()
+
     async def replay_letter(self, letter_id: int) -> str | None:
         """By hand: send one dead letter again; None once it is delivered and gone, else why it stays."""
         slot_name = self.settings.source.slot
@@ -490,12 +513,16 @@ class Service:
         return letters[0].error if letters else "it is no longer there"
 
     async def _watch(self) -> None:
-        """Look at the slot and at the dead letters now and then, for status and metrics alone."""
+        """Look at the slot and at the dead letters now and then: for status and metrics, and for what may wait."""
         while True:
             self._seen.dead_letters = await _unless_it_fails(self.store.count_letters)
             self._seen.slot = await _unless_it_fails(self._look_at_slot)
             self._tell_ignored_contexts()
-            await asyncio.sleep(WATCH_PAUSE_SECONDS)
+            pipeline, seen = self._pipeline, self._seen.slot
+            if pipeline is not None and seen is not None and seen.restart_lsn is not None:
+                pipeline.written_lsn = seen.restart_lsn + (seen.retained_bytes or 0)
+            waits = pipeline is not None and not pipeline.reading
+            await asyncio.sleep(WAITING_WATCH_PAUSE_SECONDS if waits else WATCH_PAUSE_SECONDS)
 
     async def _look_at_slot(self) -> SlotStatus | None:
         state = await slot.look(await self._source_dsn(), self.settings.source.slot)
@@ -567,7 +594,7 @@ async def _open_admin(service: Service) -> AdminServer | None:
         store=service.store,
         slot=settings.source.slot,
         secrets=service.secrets,
-        actions=Actions(pause=service.pause_trigger, resume=service.resume_trigger, replay=service.replay_letter),
+        actions=Actions(pause=service.pause_and_keep, resume=service.resume_and_keep, replay=service.replay_letter),
         now=service.clock.now,
     )
     server = await AdminServer.start(app, settings.admin.address)

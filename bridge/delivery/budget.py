@@ -1,10 +1,10 @@
 """
 One budget of memory for all triggers of a process, fair among them.
 
-A trigger alone may fill it as far as its own bound goes; then reading waits for it, which costs nobody else anything.
-Where there are several, nobody waits for another: before the budget is spent, the trigger that holds most goes to the
-backlog, and what triggers there may load of it is shared out among them. Only where that does not help, because the
-store takes nothing, does reading stop at the bound.
+Reading waits while every trigger has enough to send (`read_ahead.py`), which costs nobody anything. Where only some
+have, nobody waits for another: before the budget is spent, the trigger that holds most goes to the backlog, and what
+triggers there may load of it is shared out among them. Only where that does not help, because the store takes nothing,
+does reading stop at the bound.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ class Budget:
         return sum([dispatcher.buffered_bytes for dispatcher in self._dispatchers])
 
     @property
-    def bound_bytes(self) -> int:
-        """What stops reading."""
-        if len(self._dispatchers) == 1:
-            backlog = self._dispatchers[0].backlog
-            if backlog is not None and backlog.is_live:
-                return min(self._most, backlog.bounds.after_bytes)
-        return self._most
+    def is_full(self) -> bool:
+        """Whether reading has to wait."""
+        if self.buffered_bytes >= self._most:
+            return True
+        return bool(self._dispatchers) and all(each.has_enough for each in self._dispatchers)
 
     @property
     def has_room(self) -> bool:
-        """Whether reading that was stopped may go on; not at the first byte, or it would stop at the next."""
-        return self.buffered_bytes < self.bound_bytes * 3 // 4
+        """Whether reading that had to wait may go on; not at the first byte, or it would stop at the next."""
+        if self.buffered_bytes >= self._most * 3 // 4:
+            return False
+        return not self._dispatchers or any(each.has_room for each in self._dispatchers)
 
     def relieve(self) -> None:
         """See to it that the budget is not spent by those who could do with less."""

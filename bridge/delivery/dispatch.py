@@ -42,6 +42,7 @@ from bridge.delivery.loop_guard import REMEDY as LOOP_REMEDY
 from bridge.delivery.loop_guard import Alarm, LoopGuard
 from bridge.delivery.naming import by_event_id
 from bridge.delivery.outcome import Evidence, Failed, Misconfigured, Outcome, TooLarge
+from bridge.delivery.read_ahead import READ_AHEAD_BYTES, Patience
 from bridge.delivery.target import Invocation, Target
 from bridge.errors import StoreError
 from bridge.observe import log as log_events
@@ -55,8 +56,6 @@ LEAST_UNSAVED = 1000
 
 # What has waited too long gets rows without disturbing what has not, as long as it is no more than this.
 MOST_HELD_BYTES = 1 << 20
-# A trigger that nobody shares the process with may fill its memory while its oldest change waits no longer than this.
-PATIENCE_SECONDS = 5.0
 # What has been under way for that long while a whole window of others was settled is worth a row.
 OVERTAKEN_SECONDS = 2.0
 READ_RETRY_SECONDS = 1.0
@@ -113,6 +112,7 @@ class Dispatcher:
         loop_guard: pauses the trigger where its target seems to write to what triggers it.
         backlog: where its changes are; None for a trigger that keeps them in memory whatever happens.
         read_backlog: reads a page of it.
+        pause_changed: called when the trigger began or ceased to wait for somebody to resume it.
     """
 
     def __init__(
@@ -139,6 +139,7 @@ class Dispatcher:
         loop_guard: LoopGuard | None = None,
         backlog: Backlog | None = None,
         read_backlog: ReadBacklog | None = None,
+        pause_changed: Callable[[], None] | None = None,
     ) -> None:
         self.trigger = trigger
         self.inbox: list[Event] = []
@@ -178,7 +179,8 @@ class Dispatcher:
         self._parks = backlog is not None and not backlog.is_live
         self._most_bytes: float = float("inf") if backlog is None else backlog.bounds.after_bytes
         self._waiting = Waiting()
-        self._watched_total = 0
+        self._patience = None if backlog is None else Patience(backlog.bounds.after_wal_bytes)
+        self._enough_events = parallelization_factor * window.batch_size
         self._newest_settled = b""
         self._forgiven = (float("inf"), float("-inf"))
         self._reading: asyncio.Task[None] | None = None
@@ -190,6 +192,7 @@ class Dispatcher:
         self._timer_at = float("inf")
         self._paused_until = 0.0
         self._probing = False
+        self._pause_changed = pause_changed or (lambda: None)
         self._stopped = False
 
     # -- what a caller may see ----------------------------------------------------------------------------------------
@@ -215,11 +218,38 @@ class Dispatcher:
         return self.settled_total - self.saved_total
 
     @property
+    def lasting_pause(self) -> Pause | None:
+        """The pause that only ends by hand, and is to be kept over a restart: a guard keeps its stops itself."""
+        pause = self.pause_reason
+        return pause if pause is not None and pause.seconds is None and self._at_stop is None else None
+
+    @property
     def save_is_pressing(self) -> bool:
         """A whole window of calls has settled since the last save, or much waits for its row."""
         return self.unsaved >= self._most_unsaved // 4 or (
             self.backlog is not None and self.backlog.parking_bytes >= MOST_HELD_BYTES
         )
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What it holds of the stream."""
+        return self.buffered_bytes if self.backlog is None or not self._parks else self.backlog.parking_bytes
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether more of the stream would only lie in memory."""
+        return self._keeps_busy(1.0)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it could do with more of the stream, after it had enough."""
+        return not self._keeps_busy(0.75)
+
+    def _keeps_busy(self, share: float) -> bool:
+        if self.unsent_bytes < share * min(READ_AHEAD_BYTES, self._most_bytes):
+            return False
+        enough = self._lanes.waiting >= share * self._enough_events
+        return self._parks or enough or self.buffered_bytes >= share * self._most_bytes
 
     @property
     def target(self) -> Target:
@@ -316,8 +346,14 @@ class Dispatcher:
             )
         self._moved()
 
-    def watch(self, received_lsn: int) -> None:
-        """See whether its changes have waited for too long, or hold back too much WAL; called every second or so."""
+    def watch(self, received_lsn: int, written_lsn: int = 0) -> None:
+        """
+        See whether its changes have waited for too long, or hold back too much WAL; called every second or so.
+
+        Args:
+            received_lsn: as far as the server has sent.
+            written_lsn: as far as the server has written, where that is known.
+        """
         backlog = self.backlog
         if backlog is None or self._stopped:
             return
@@ -325,13 +361,13 @@ class Dispatcher:
         oldest, bounds = self.tracker.oldest, backlog.bounds
         oldest_id = None if oldest is None else oldest.id
         self._waiting.note(now, oldest_id, self.tracker.received_id, self.settled_total)
-        settled, self._watched_total = self.settled_total - self._watched_total, self.settled_total
         if oldest is None:
             return
-        if self.patient and backlog.is_live and self.buffered_bytes > self._most_bytes * 3 // 4:
-            patience = min(bounds.after_seconds, PATIENCE_SECONDS)
-            if not settled or self._waiting.seconds(now) > patience:
-                self.retreat("it holds as much as backlog.after_bytes in memory")
+        if self._patience is not None:
+            if not (self.patient and backlog.is_live and self.has_enough):
+                self._patience.forget()
+            elif self._patience.is_over(now, self.settled_total, written_lsn - oldest.transaction.commit_lsn):
+                self.retreat("the slot retains more than backlog.after_wal_bytes while reading waits for it")
         limit = self._waiting.through(now, bounds.after_seconds) or b""
         reason = "its oldest change has waited longer than backlog.after_seconds"
         if received_lsn - oldest.transaction.commit_lsn > bounds.after_wal_bytes:
@@ -440,9 +476,11 @@ class Dispatcher:
 
     # -- by hand -------------------------------------------------------------------------------------------------------
 
-    def pause(self, reason: str = "paused by an operator") -> None:
+    def pause(
+        self, reason: str = "paused by an operator", remedy: str = "resume it when the cause is gone"
+    ) -> None:
         """Send nothing until `resume`."""
-        self._hold(Pause(reason, "resume it when the cause is gone", None))
+        self._hold(Pause(reason, remedy, None))
 
     def resume(self) -> None:
         """Send again, whatever the pause was for."""
@@ -454,6 +492,7 @@ class Dispatcher:
         self._paused_until = 0.0
         self._probing = False
         self.pause_reason = None
+        self._pause_changed()
         self._moved()
         self.pump()
 
@@ -768,6 +807,8 @@ class Dispatcher:
         self.pause_reason = pause
         self._probing = True
         self._paused_until = float("inf") if pause.seconds is None else self._clock.monotonic() + pause.seconds
+        if pause.seconds is None:
+            self._pause_changed()
         self._moved()
 
     def _answers(self) -> None:
