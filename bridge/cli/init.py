@@ -144,7 +144,7 @@ async def script(settings: Settings, role: str | None = None, *, accept_gap: boo
 async def _other_store_script(settings: Settings, secrets: SecretResolver, role: str | None) -> list[str]:
     from bridge import dsn as dsns  # noqa: PLC0415 - as above
     from bridge.source import provision  # noqa: PLC0415 - as above
-    from bridge.source.publication import ask_server  # noqa: PLC0415 - as above
+    from bridge.source.published import ask_server  # noqa: PLC0415 - as above
     from bridge.source.session import connected  # noqa: PLC0415 - as above
 
     dsn = await secrets.fetch(settings.store_dsn)

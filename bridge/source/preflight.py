@@ -22,7 +22,8 @@ from bridge.secret import SecretResolver
 from bridge.source import commands, facts, provision, publication, slot
 from bridge.source.connection import ReplicationConnection, SystemIdentity
 from bridge.source.facts import Facts
-from bridge.source.publication import Plan, PublicationState
+from bridge.source.publication import Plan
+from bridge.source.published import OPERATIONS, PublicationState
 from bridge.source.queries import Queries
 from bridge.source.resume import resume_at
 from bridge.source.session import connected
@@ -297,9 +298,7 @@ def _gaps(name: str, plan: Plan, state: PublicationState) -> Iterator[Finding]:
         )
     unsent = sorted(plan.needs.operations - state.operations)
     if unsent:
-        every = ", ".join(
-            operation for operation in publication.OPERATIONS if operation in state.operations | set(unsent)
-        )
+        every = ", ".join(operation for operation in OPERATIONS if operation in state.operations | set(unsent))
         yield Finding(
             "error",
             f'publication "{name}" does not send {", ".join(unsent)}',
