@@ -139,7 +139,6 @@ _BUILT_IN: Final[tuple[tuple[int, str, Form, bool], ...]] = (
     (3802, "jsonb", Form.JSON, False),
     (3904, "int4range", Form.PLAIN, False),
     (3906, "numrange", Form.PLAIN, False),
-    (3912, "daterange", Form.PLAIN, False),
     (3926, "int8range", Form.PLAIN, False),
     (5069, "xid8", Form.PLAIN, True),
     # Text, listed for their arrays or because a domain may be made of them.
@@ -172,6 +171,7 @@ _BUILT_IN: Final[tuple[tuple[int, str, Form, bool], ...]] = (
     (3769, "regdictionary", Form.TEXT, True),
     (3908, "tsrange", Form.TEXT, False),
     (3910, "tstzrange", Form.TEXT, False),
+    (3912, "daterange", Form.TEXT, False),  # a bound before Christ stands in quotation marks
     (4072, "jsonpath", Form.TEXT, False),
     (4089, "regnamespace", Form.TEXT, True),
     (4096, "regrole", Form.TEXT, True),
@@ -183,11 +183,15 @@ _BUILT_IN: Final[tuple[tuple[int, str, Form, bool], ...]] = (
     (4535, "datemultirange", Form.TEXT, False),
     (4536, "int8multirange", Form.TEXT, False),
     (5038, "pg_snapshot", Form.TEXT, False),
+    (71, "pg_type", Form.TEXT, False),  # rows of these four catalogs are types that the server has by heart
+    (75, "pg_attribute", Form.TEXT, False),
+    (81, "pg_proc", Form.TEXT, False),
+    (83, "pg_class", Form.TEXT, False),
 )
 
 # Array OID: element OID. The array's name is the element's with an underscore before it.
 _BUILT_IN_ARRAYS: Final[Mapping[int, int]] = {
-    143: 142, 199: 114, 271: 5069, 629: 628, 651: 650, 719: 718, 775: 774, 791: 790,
+    143: 142, 199: 114, 210: 71, 270: 75, 271: 5069, 272: 81, 273: 83, 629: 628, 651: 650, 719: 718, 775: 774, 791: 790,
     1000: 16, 1001: 17, 1002: 18, 1003: 19, 1005: 21, 1006: 22, 1007: 23, 1008: 24, 1009: 25, 1010: 27, 1011: 28,
     1012: 29, 1013: 30, 1014: 1042, 1015: 1043, 1016: 20, 1017: 600, 1018: 601, 1019: 602, 1020: 603, 1021: 700,
     1022: 701, 1027: 604, 1028: 26, 1034: 1033, 1040: 829, 1041: 869, 1115: 1114, 1182: 1082, 1183: 1083,
@@ -237,8 +241,8 @@ def _resolve(oid: int, announced: Mapping[int, TypeMessage], catalog: TypeCatalo
     if oid < FIRST_OID_AFTER_BUILT_IN:
         return BUILT_IN_BY_OID.get(oid, _TEXT)
     message = announced.get(oid)
-    if message is not None and message.namespace == "pg_catalog":
-        return BUILT_IN_BY_NAME.get(message.name, _TEXT)
+    if message is not None and _names_built_in(message):
+        return BUILT_IN_BY_NAME[message.name]
     known = catalog(oid) if depth < _MAX_DOMAIN_DEPTH else None
     if known is not None:
         if known.kind == "d" and known.base:
@@ -257,7 +261,12 @@ def is_told_by_the_stream(type_oid: int, announced: Mapping[int, TypeMessage]) -
     if type_oid < FIRST_OID_AFTER_BUILT_IN:
         return True
     message = announced.get(type_oid)
-    return message is not None and message.namespace == "pg_catalog"
+    return message is not None and _names_built_in(message)
+
+
+def _names_built_in(message: TypeMessage) -> bool:
+    """Not all of pg_catalog is: initdb makes the row types of most catalogs, and extensions can be installed there."""
+    return message.namespace == "pg_catalog" and message.name in BUILT_IN_BY_NAME
 
 
 def encoder(

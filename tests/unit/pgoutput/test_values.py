@@ -18,6 +18,7 @@ from bridge.pgoutput.values import (
     ValueType,
     encoder,
     encoder_of,
+    is_told_by_the_stream,
     resolve,
 )
 
@@ -73,6 +74,7 @@ TEXTS = [
     ("money", "$1,000.00", '"$1,000.00"'),
     ("int4range", "[1,5)", '"[1,5)"'),
     ("tsrange", '["2026-01-01 00:00:00",)', '"[\\"2026-01-01 00:00:00\\",)"'),
+    ("daterange", '["0044-03-15 BC",2026-01-01)', '"[\\"0044-03-15 BC\\",2026-01-01)"'),
     ("oid", "4294967295", '"4294967295"'),
     ("pg_lsn", "16/B374D848", '"16/B374D848"'),
     ("xid8", "18446744073709551615", '"18446744073709551615"'),
@@ -86,6 +88,8 @@ TEXTS = [
     ("_timestamptz", '{"2026-11-22 05:37:00+00",infinity}', '["2026-11-22T05:37:00Z","infinity"]'),
     ("_box", "{(1,1),(0,0);(2,2),(1,1)}", '["(1,1),(0,0)","(2,2),(1,1)"]'),
     ("_int2vector", '{"1 2","3"}', "[[1,2],[3]]"),
+    ("_daterange", '{"[\\"0044-03-15 BC\\",)",empty}', '["[\\"0044-03-15 BC\\",)","empty"]'),
+    ("_pg_class", '{"(1,pg_class)"}', '["(1,pg_class)"]'),
 ]  # fmt: skip
 
 
@@ -166,6 +170,17 @@ def test_the_catalog_tells_domains_over_domains_and_arrays_of_them():
 def test_the_type_message_wins_over_a_catalog_that_is_younger_than_the_row():
     announced = {16500: TypeMessage(16500, "pg_catalog", "int4")}
     assert resolve(16500, announced, lambda _oid: CatalogType("d", base=25)).form is Form.NUMBER
+
+
+def test_the_catalog_is_asked_about_what_pg_catalog_holds_besides_the_built_in_types():
+    # initdb gives the row types of most catalogs an OID of their own making, and so does an extension installed there.
+    announced = {
+        13000: TypeMessage(13000, "pg_catalog", "_pg_authid"),
+        16500: TypeMessage(16500, "pg_catalog", "point3"),
+    }
+    assert not is_told_by_the_stream(13000, announced)
+    assert encoder(13000, announced, {13000: CatalogType("b", element=2842)}.get)(b'{"(1,me)"}') == b'["(1,me)"]'
+    assert encoder(16500, announced, {16500: CatalogType("b")}.get)(b"{1,2,3}") == b'"{1,2,3}"'
 
 
 def test_without_the_catalog_an_underscore_names_an_array_of_strings():
