@@ -14,10 +14,11 @@ and the alarm is raised.
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple, cast
 
 from bridge.batching.batch import Batch
 from bridge.change import Event
@@ -28,9 +29,14 @@ _SILENT_PERIODS: Final = 5
 _SHORTEST_SILENCE_SECONDS: Final = 0.2
 _LONGEST_SILENCE_SECONDS: Final = 30.0
 _TESTS: Final = 3
-_MOST_KEYS: Final = 10_000
+_MOST_KEYS: Final = 5_000
+"""That are remembered before the oldest are forgotten; twice as many may be."""
 _KEYS_OF_A_CALL: Final = 100
 """In larger batches the first are looked at; a loop shows in them as well, for its changes keep their order."""
+
+# An event is a tuple: its keys without a step of Python's for each.
+_key = operator.itemgetter(Event._fields.index("key"))
+_old_key = operator.itemgetter(Event._fields.index("old_key"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +65,14 @@ class LoopGuard:
 
     def __init__(self, repeats: int | None) -> None:
         self._repeats = repeats
-        # By key, the last call that carried one change of it; the oldest first.
-        self._calls: dict[bytes, _Call] = {}
+        # By key, the last call that carried one change of it, or what is known of a row of such calls; those of `_older`
+        # were put in first. Nearly all keys are never met again, so they are put in, and forgotten, in bulk.
+        self._calls: dict[bytes, _Call | _Row] = {}
+        self._older: dict[bytes, _Call | _Row] = {}
 
     def reset(self) -> None:
         """Begin to count anew."""
-        self._calls.clear()
+        self._calls, self._older = {}, {}
 
     def sending(self, batch: Batch, now: float, waits: Callable[[bytes], bool]) -> Hold | Alarm | None:
         """
@@ -75,22 +83,27 @@ class LoopGuard:
             now: monotonic seconds.
             waits: whether a change of a key waits besides those of the batch.
         """
-        if not self._calls:
+        if not self._calls and not self._older:
             return None
         counts = _counts(batch)
+        if not self._known(counts):
+            return None
         for event in batch.events[:_KEYS_OF_A_CALL]:
             for key in (event.key, event.old_key):
-                call = None if key is None else self._calls.get(key)
-                if key is None or call is None:
+                known = None if key is None else self._calls.get(key) or self._older.get(key)
+                if key is None or known is None:
                     continue
+                call = known if isinstance(known, _Call) else known.last
                 if counts[key] > 1 or event.id <= call.received_before:
-                    del self._calls[key]
+                    self._forget(key)
                 elif event.id <= call.received_at_end:
-                    found = self._suspect(key, call, event, now, waits)
+                    found = self._suspect(key, self._row(key, known), event, now, waits)
                     if found is not None:
                         return found
-                elif now - call.ended > _A_MOMENT_SECONDS and call.held_for != event.id:
-                    del self._calls[key]
+                elif now - call.ended > _A_MOMENT_SECONDS and not (
+                    isinstance(known, _Row) and known.held_for == event.id
+                ):
+                    self._forget(key)
         return None
 
     def ended(self, batch: Batch, *, received_before: bytes, received: bytes, now: float) -> None:
@@ -103,50 +116,81 @@ class LoopGuard:
             received: the same for now.
             now: monotonic seconds.
         """
-        if self._repeats is None or (received == received_before and not self._calls):
+        if self._repeats is None or (received == received_before and not self._calls and not self._older):
             return
-        for key, count in _counts(batch).items():
-            call = self._calls.pop(key, None)
-            if count == 1 and (call is not None or received != received_before):
-                call = call or _Call(now)
-                call.received_before, call.received_at_end, call.ended = received_before, received, now
-                self._calls[key] = call
-        while len(self._calls) > _MOST_KEYS:
-            del self._calls[next(iter(self._calls))]
+        counts = _counts(batch)
+        call = _Call(received_before, received, now)
+        for key in self._known(counts):
+            known = self._forget(key)
+            if counts.pop(key) == 1:
+                row = known if isinstance(known, _Row) else _Row(known)
+                row.last = call
+                self._calls[key] = row
+        if received != received_before:
+            if counts.total() > len(counts):
+                counts = Counter({key: count for key, count in counts.items() if count == 1})
+            self._calls.update(dict.fromkeys(counts, call))
+            if len(self._calls) > _MOST_KEYS:
+                self._calls, self._older = {}, self._calls
+
+    def _known(self, counts: Counter[bytes]) -> set[bytes]:
+        return (self._calls.keys() & counts.keys()) | (self._older.keys() & counts.keys())
+
+    def _forget(self, key: bytes) -> _Call | _Row:
+        older = self._older.pop(key, None)
+        known = self._calls.pop(key, older)
+        assert known is not None  # noqa: S101 - nobody forgets what is not known
+        return known
+
+    def _row(self, key: bytes, known: _Call | _Row) -> _Row:
+        if isinstance(known, _Row):
+            return known
+        row = self._calls[key] = _Row(known)
+        self._older.pop(key, None)
+        return row
 
     def _suspect(
-        self, key: bytes, call: _Call, event: Event, now: float, waits: Callable[[bytes], bool]
+        self, key: bytes, row: _Row, event: Event, now: float, waits: Callable[[bytes], bool]
     ) -> Hold | Alarm | None:
         """One more change of a key that came during the call before."""
-        if call.held_for == event.id:
+        if row.held_for == event.id:
             if waits(key):
-                del self._calls[key]
+                self._forget(key)
                 return None
-            call.tests += 1
-            if call.tests >= _TESTS:
+            row.tests += 1
+            if row.tests >= _TESTS:
                 return Alarm(
                     event,
-                    f"{call.repeats} calls in a row were each answered by a change of the same row of {event.table}, "
+                    f"{row.repeats} calls in a row were each answered by a change of the same row of {event.table}, "
                     "and without a call there was none: the target seems to write to what triggers it",
                 )
             return None
-        call.repeats += 1
-        if self._repeats is None or call.repeats < self._repeats:
+        row.repeats += 1
+        if self._repeats is None or row.repeats < self._repeats:
             return None
-        call.held_for = event.id
-        periods = _SILENT_PERIODS * (now - call.began - call.silent) / call.repeats
+        row.held_for = event.id
+        periods = _SILENT_PERIODS * (now - row.began - row.silent) / row.repeats
         seconds = min(max(periods, _SHORTEST_SILENCE_SECONDS), _LONGEST_SILENCE_SECONDS)
-        call.silent += seconds
+        row.silent += seconds
         return Hold(event, seconds)
 
 
-class _Call:
-    __slots__ = ("began", "ended", "held_for", "received_at_end", "received_before", "repeats", "silent", "tests")
+class _Call(NamedTuple):
+    """The same for all keys of the call."""
 
-    def __init__(self, now: float) -> None:
-        self.began = now
-        self.ended = now
-        self.received_before = self.received_at_end = b""
+    received_before: bytes
+    received_at_end: bytes
+    ended: float
+
+
+class _Row:
+    """Calls in a row for one key."""
+
+    __slots__ = ("began", "held_for", "last", "repeats", "silent", "tests")
+
+    def __init__(self, first: _Call) -> None:
+        self.began = first.ended
+        self.last = first
         self.repeats = 0
         self.held_for = b""
         """The change that was held back last."""
@@ -159,5 +203,7 @@ class _Call:
 def _counts(batch: Batch) -> Counter[bytes]:
     """How many changes of each key are in it."""
     events = batch.events[:_KEYS_OF_A_CALL]
-    keys = [key for event in events for key in (event.key, event.old_key)]
-    return Counter(key for key in keys if key is not None)
+    counts = Counter(map(_key, events))
+    counts.update(map(_old_key, events))
+    del counts[None]
+    return cast("Counter[bytes]", counts)
