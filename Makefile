@@ -41,7 +41,7 @@ define make_venv
 	fi
 endef
 
-$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard bridge/*/*.pyx)
+$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard bridge/*/*.pyx bridge/*/*.pxi)
 	$(call make_venv,$(VENV))
 	@echo "installing pgbridge and its tools into $(VENV)"
 	@$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[dev]'
