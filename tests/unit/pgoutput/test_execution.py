@@ -177,6 +177,28 @@ def damaged(frame: bytes, choose: random.Random) -> bytes:
     return bytes(result)
 
 
+class Watching(list):
+    """An inbox that notes where the assembler stands when an event comes."""
+
+    def __init__(self, assembler: Assembler) -> None:
+        self.assembler = assembler
+        self.seen: list[tuple[int, int, int]] = []
+
+    def append(self, event: Event) -> None:
+        assembler = self.assembler
+        self.seen.append((assembler.transaction.commit_lsn, assembler.received_end_lsn, assembler.changes))
+        super().append(event)
+
+
+def test_the_assembler_stands_where_the_stream_does_when_its_own_code_runs(execution):
+    stream = Stream(execution)
+    inbox = stream.inboxes["other shape"] = Watching(stream.assembler)
+    row = wire.insert(FILTERED, ROWS[0])
+    messages = [wire.begin(0x1000), table(FILTERED), row, wire.commit(0x1000), wire.begin(0x2000), row, wire.commit(0x2000)]  # fmt: skip
+    stream.consume([wire.xlog_data(message) for message in messages])
+    assert inbox.seen == [(0x1000, 0x800, 0), (0x2000, 0x1030, 1)]
+
+
 # Characters
 
 
