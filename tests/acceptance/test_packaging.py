@@ -48,7 +48,8 @@ def build(sources, kind, **environ):
         f"import setuptools.build_meta as b, sys; print(b.build_{kind}(sys.argv[1]))",
         str(target),
         cwd=sources,
-        env={key: value for key, value in os.environ.items() if key != "PGBRIDGE_PURE"} | environ,
+        # Not optimised: that takes the compiler most of its time, and nothing here runs long.
+        env={key: value for key, value in os.environ.items() if key != "PGBRIDGE_PURE"} | {"CFLAGS": "-O0"} | environ,
     )
     return target / name.splitlines()[-1]
 
