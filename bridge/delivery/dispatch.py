@@ -225,8 +225,8 @@ class Dispatcher:
 
     @property
     def save_is_pressing(self) -> bool:
-        """A whole window of calls has settled since the last save, or much waits for its row."""
-        return self.unsaved >= self._most_unsaved // 4 or (
+        """Half of what may be settled and not saved is, or much waits for its row."""
+        return self.unsaved >= self._most_unsaved // 2 or (
             self.backlog is not None and self.backlog.parking_bytes >= MOST_HELD_BYTES
         )
 
@@ -476,9 +476,7 @@ class Dispatcher:
 
     # -- by hand -------------------------------------------------------------------------------------------------------
 
-    def pause(
-        self, reason: str = "paused by an operator", remedy: str = "resume it when the cause is gone"
-    ) -> None:
+    def pause(self, reason: str = "paused by an operator", remedy: str = "resume it when the cause is gone") -> None:
         """Send nothing until `resume`."""
         self._hold(Pause(reason, remedy, None))
 

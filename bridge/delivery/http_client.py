@@ -31,7 +31,7 @@ CONNECT_SECONDS: Final = 10.0
 
 _KEEP_SECONDS: Final = 15.0
 _DNS_SECONDS: Final = 10
-_SLICE_BYTES: Final = 256 * 1024
+_SLICE_BYTES: Final = 1024 * 1024
 _HEADER_BYTES: Final = 32 * 1024
 """Lambda's log tail alone is 5.5 KB of header; others' tracing and policy headers are larger than aiohttp's 8 KB."""
 

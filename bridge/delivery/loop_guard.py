@@ -65,8 +65,8 @@ class LoopGuard:
 
     def __init__(self, repeats: int | None) -> None:
         self._repeats = repeats
-        # By key, the last call that carried one change of it, or what is known of a row of such calls; those of `_older`
-        # were put in first. Nearly all keys are never met again, so they are put in, and forgotten, in bulk.
+        # By key, the last call that carried one change of it, or what is known of a row of such calls; what is in
+        # `_older` was put in first. Nearly all keys are never met again: they are put in, and forgotten, in bulk.
         self._calls: dict[bytes, _Call | _Row] = {}
         self._older: dict[bytes, _Call | _Row] = {}
 

@@ -161,7 +161,7 @@ class Envelope:
     def identifiers(self, events: Iterable[Event]) -> list[str]:
         """What the receiver calls each event by."""
         if self._form is None:
-            return [event.id.decode("ascii") for event in events]
+            return b",".join(map(_id, events)).decode("ascii").split(",")
         return [self._form.identifier(event) for event in events]
 
     def message_id(self, events: Sequence[Event]) -> str:
