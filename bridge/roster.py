@@ -56,6 +56,7 @@ class Roster:
         failed: called with a bug of ours.
         observer: told of each invocation.
         read_backlog: reads a page of a trigger's backlog.
+        pause_changed: called when a trigger began or ceased to wait for somebody to resume it.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Roster:
         failed: Callable[[BaseException], None],
         observer: Observer,
         read_backlog: ReadBacklog | None = None,
+        pause_changed: Callable[[], None] | None = None,
     ) -> None:
         self.dispatchers: dict[str, Dispatcher] = {}
         self._settings = settings
@@ -76,6 +78,7 @@ class Roster:
         self._moved = moved
         self._failed = failed
         self._observer = observer
+        self._pause_changed = pause_changed
         self._shares: dict[str, int] = {}
         self.gates = {
             name: Gate(trigger.maximum_concurrency, trigger.maximum_invocations_per_second)
@@ -225,6 +228,7 @@ class Roster:
             reporting=None if trigger.on_failure is None else Reporting(trigger.target.display_name),
             backlog=None if self._read_backlog is None else Backlog(self._bounds(name), stored),
             read_backlog=self._read_backlog,
+            pause_changed=self._pause_changed,
         )
 
     def _bounds(self, name: str) -> Bounds:

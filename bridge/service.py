@@ -47,9 +47,9 @@ from bridge.lsn import LSN
 from bridge.observe import log as events
 from bridge.observe.metrics import Metrics
 from bridge.observe.status import SchemaChangeStatus, ServiceState, ServiceStatus, SlotStatus
+from bridge.pauses import PauseKeeper
 from bridge.pgoutput.assembler import Assembler
 from bridge.pgoutput.plan import KeyLayout
-from bridge.pauses import PauseKeeper
 from bridge.pgoutput.schema_version import RelationHistory
 from bridge.pipeline import Pipeline
 from bridge.rds import connection_string

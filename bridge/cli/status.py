@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bridge.config import Settings
     from bridge.observe.status import ServiceStatus, TriggerStatus
     from bridge.secret import SecretResolver
+    from bridge.store.protocol import KeptPause
 
 ASK_SECONDS: Final = 3.0
 """How long a process of this machine may take to answer before the database is asked instead."""
@@ -190,11 +191,13 @@ async def _triggers(settings: Settings, secrets: SecretResolver) -> tuple[tuple[
     store = build_store(settings, secrets)
     problem = None
     letters = checkpoints = backlogs = None
+    pauses: Mapping[str, KeptPause] = {}
     try:
         await store.open()
         letters = await store.count_letters(LetterFilter(slot=settings.source.slot))
         checkpoints = (await store.read(settings.source.slot)).checkpoints
         backlogs = await store.backlogs(settings.source.slot)
+        pauses = await store.pauses(settings.source.slot)
     except BridgeError as error:
         problem = str(error)
     finally:
@@ -203,11 +206,14 @@ async def _triggers(settings: Settings, secrets: SecretResolver) -> tuple[tuple[
     for name, trigger in settings.triggers.items():
         checkpoint = None if checkpoints is None else checkpoints.get(name)
         backlog = None if backlogs is None else backlogs.get(name, BacklogSize(0, 0))
+        pause = pauses.get(name) if trigger.enabled else None
+        not_asked = TriggerState.UNKNOWN if pause is None else TriggerState.PAUSED
         statuses.append(
             TriggerStatus(
                 name,
                 trigger.target.display_name,
-                TriggerState.UNKNOWN if trigger.enabled else TriggerState.DISABLED,
+                not_asked if trigger.enabled else TriggerState.DISABLED,
+                paused_reason=f"{pause.reason}; {pause.remedy}" if pause else None,
                 dead_letters=None if letters is None else letters.get(name, 0),
                 backlog_events=None if backlog is None else backlog.events,
                 backlog_bytes=None if backlog is None else backlog.body_bytes,
