@@ -17,9 +17,10 @@ import click
 import orjson
 
 from bridge.cli.choosing import Choice, choosing
-from bridge.cli.letters import encode_outline, encode_whole, print_letter, print_table, printable
+from bridge.cli.letters import print_letter, print_table, printable
 from bridge.cli.options import config_option, json_option, load_settings
 from bridge.errors import BridgeError, StoreError
+from bridge.store.letter_json import encode_outline, encode_whole
 from bridge.store.protocol import DeadLetter, LetterFilter, Store
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Dead letters as JSON and as text for people."""
+"""Dead letters as text for people."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Final
 
 import click
-import orjson
 
 from bridge.store.protocol import DeadLetter
 
@@ -18,31 +17,6 @@ _UNLIMITED_WIDTH: Final = 10_000
 
 # Characters that a terminal would act on instead of showing.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def _outline(letter: DeadLetter) -> dict[str, object]:
-    return {
-        "id": letter.id,
-        "trigger": letter.trigger,
-        "event_id": letter.event_id,
-        "table": letter.table,
-        "error": letter.error,
-        "status": letter.status,
-        "attempts": letter.attempts,
-        "first_failed_at": letter.first_failed_at,
-        "last_failed_at": letter.last_failed_at,
-        "request_id": letter.request_id,
-        "log_tail": letter.log_tail,
-    }
-
-
-def encode_outline(letter: DeadLetter) -> bytes:
-    return orjson.dumps(_outline(letter), option=orjson.OPT_UTC_Z)
-
-
-def encode_whole(letter: DeadLetter) -> bytes:
-    """With the event as it is stored: parsing it would change how its numbers are written."""
-    return orjson.dumps({**_outline(letter), "event": orjson.Fragment(letter.event)}, option=orjson.OPT_UTC_Z)
 
 
 def print_table(letters: Sequence[DeadLetter]) -> None:

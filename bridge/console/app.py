@@ -25,6 +25,7 @@ from bridge.observe.health import Health, judge
 from bridge.observe.metrics import CONTENT_TYPE, Metrics
 from bridge.observe.status import ServiceStatus, TriggerState
 from bridge.secret import SecretResolver
+from bridge.store.letter_json import outline
 from bridge.store.protocol import DeadLetter, LetterFilter, Store
 
 log = structlog.get_logger("pgbridge.console")
@@ -217,7 +218,7 @@ async def _letters(request: web.Request) -> web.Response:
     counts = await admin.store.count_letters(where)
     return _json(
         {
-            "letters": [_summary(letter) for letter in letters[:limit]],
+            "letters": [outline(letter) for letter in letters[:limit]],
             "more": len(letters) > limit,
             "total": sum(counts.values()),
             "by_trigger": dict(counts),
@@ -251,7 +252,7 @@ def _letter_filter(query: Mapping[str, str], slot: str) -> tuple[LetterFilter, i
 
 async def _letter(request: web.Request) -> web.Response:
     letter = await _found(request)
-    return _json({**_summary(letter), "detail": letter.detail, "event": orjson.Fragment(letter.event)})
+    return _json({**outline(letter), "detail": letter.detail, "event": orjson.Fragment(letter.event)})
 
 
 async def _event(request: web.Request) -> web.Response:
@@ -267,23 +268,6 @@ async def _found(request: web.Request) -> DeadLetter:
     if not found:
         raise web.HTTPNotFound(text=f"there is no dead letter {number}; it may have been replayed or discarded")
     return found[0]
-
-
-def _summary(letter: DeadLetter) -> dict[str, Any]:
-    """A letter as `pgbridge dlq list --json` prints it."""
-    return {
-        "id": letter.id,
-        "trigger": letter.trigger,
-        "event_id": letter.event_id,
-        "table": letter.table,
-        "error": letter.error,
-        "status": letter.status,
-        "attempts": letter.attempts,
-        "first_failed_at": letter.first_failed_at,
-        "last_failed_at": letter.last_failed_at,
-        "request_id": letter.request_id,
-        "log_tail": letter.log_tail,
-    }
 
 
 async def _replay(request: web.Request) -> web.Response:
