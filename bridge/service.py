@@ -72,7 +72,8 @@ STANDBY_PAUSE_SECONDS = 1.0
 FIRST_CONTACT_SECONDS = 10.0
 """
 How long a process that has never read anything tries to. After that, a wrong host is likelier than a server that is
-just starting, and whoever started us should hear of it; one that has read goes on trying for as long as it takes.
+just starting, and whoever started us should hear of it; one that has read, or has stood by, goes on trying for as long
+as it takes.
 """
 FIRST_RECONNECT_PAUSE_SECONDS = 0.2
 LONGEST_RECONNECT_PAUSE_SECONDS = 15.0
@@ -148,6 +149,8 @@ class Service:
         self._reason: str | None = None
         self._since = self._started_at = self.clock.now()
         self._sessions = 0
+        self._met = False
+        """Whether the source has let us read, or said that another process does: then the settings are right."""
         self._changes_of_past_sessions = 0
         self._filtered_in_past_sessions: Counter[str] = Counter()
         self._ignored_contexts_of_past_sessions = 0
@@ -191,9 +194,9 @@ class Service:
             try:
                 await self._session()
             except BridgeError as error:
-                never_read = self._sessions == 0 and not isinstance(error, SlotInUse)
+                self._met = self._met or isinstance(error, SlotInUse)
                 too_long = self.clock.now() - self._started_at > FIRST_CONTACT_SECONDS
-                if not self._worth_another_try(error) or (never_read and too_long):
+                if not self._worth_another_try(error) or (too_long and not self._met):
                     self._become(ServiceState.STOPPED, str(error))
                     raise
                 if isinstance(error, SlotInUse):
@@ -295,8 +298,10 @@ class Service:
         source = self.settings.source
         server = connection.identity
         identity = SourceIdentity(source.slot, server.system_identifier, server.timeline, server.database)
-        progress = await self.store.read(source.slot)
+        # In this order, and the end of the WAL last: another process may be at work, which saves, then confirms.
         state = await slot.inspect(connection, source.slot)
+        progress = await self.store.read(source.slot)
+        wal_end = await connection.wal_end()
         if state is None or state.confirmed_flush_lsn is None:
             raise _no_slot(source.slot, progress)
         for warning in await publication.prepare(connection, self.settings, strict=self._sessions == 0):
@@ -304,17 +309,15 @@ class Service:
         lacking = identity_warnings(self.settings, await list_tables(connection)) if self._sessions == 0 else ()
         await self._roster.fetch_keys(self.secrets)
         facts = await catalog.load(connection)
-        start = resume_at(
-            progress, identity, slot_confirmed_lsn=state.confirmed_flush_lsn, server_lsn=server.wal_flush_lsn
-        )
+        start = resume_at(progress, identity, slot_confirmed_lsn=state.confirmed_flush_lsn, server_lsn=wal_end)
         await connection.start(source.slot, source.publication, start, local_only=source.origin == "none")
         for lack in lacking:
             log.warning(events.OLD_VALUES_LACKING, reason=lack.what, remedy=lack.remedy)
-        # The slot is ours. Whoever had it before may have saved something since we read it.
+        self._met = True
+        # The slot is ours. Whoever had it before may have saved something since we read it, up to WAL of since then.
         progress = await self.store.claim(identity)
-        start = resume_at(
-            progress, identity, slot_confirmed_lsn=state.confirmed_flush_lsn, server_lsn=server.wal_flush_lsn
-        )
+        wal_end = max(wal_end, progress.confirmed_lsn or start)
+        start = resume_at(progress, identity, slot_confirmed_lsn=state.confirmed_flush_lsn, server_lsn=wal_end)
         if progress.identity is not None and progress.identity.timeline != identity.timeline:
             await self.store.adopt(identity)
         if progress.confirmed_lsn is None:

@@ -172,6 +172,16 @@ class ReplicationConnection:
         self._must_not_stream()
         return await self._wire.query(statement)
 
+    async def wal_end(self) -> LSN:
+        """
+        Where the server's WAL ends now, which `identity` says of the moment of connecting.
+
+        Raises:
+            SourceError: the connection is gone.
+        """
+        ((_, _, wal_flush_lsn, _),) = await self.query(commands.IDENTIFY_SYSTEM)
+        return LSN.parse(wal_flush_lsn or "0/0")
+
     async def create_slot(self, name: str, *, temporary: bool = False, failover: bool = False) -> LSN:
         """
         Create a logical slot for pgoutput; returns its consistent point, from which it can be read.

@@ -456,16 +456,21 @@ async def _examine_store(
     findings = [
         Finding("ok", f'the store\'s tables in schema "{settings.store.schema_}" are up to date', details=details)
     ]
-    if identity is not None and state is not None and state.confirmed_flush_lsn is not None:
-        findings += _continuity(settings.source.slot, progress, identity, state.confirmed_flush_lsn)
+    if identity is not None and state is not None:
+        findings += _continuity(progress, identity, state)
     return findings
 
 
-def _continuity(name: str, progress: Progress, identity: SystemIdentity, confirmed: LSN) -> Iterable[Finding]:
+def _continuity(progress: Progress, identity: SystemIdentity, state: SlotState) -> Iterable[Finding]:
     """Whether slot and store are of one history, as a start would ask."""
-    ours = SourceIdentity(name, identity.system_identifier, identity.timeline, identity.database)
+    if state.confirmed_flush_lsn is None:
+        return []
+    ours = SourceIdentity(state.name, identity.system_identifier, identity.timeline, identity.database)
+    wal_end = identity.wal_flush_lsn
+    if state.active_pid is not None and progress.confirmed_lsn is not None:
+        wal_end = max(wal_end, progress.confirmed_lsn)  # whoever reads may have saved what was written since
     try:
-        resume_at(progress, ours, slot_confirmed_lsn=confirmed, server_lsn=identity.wal_flush_lsn)
+        resume_at(progress, ours, slot_confirmed_lsn=state.confirmed_flush_lsn, server_lsn=wal_end)
     except BridgeError as error:
         return [Finding.of(error)]
     return []

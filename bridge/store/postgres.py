@@ -14,6 +14,7 @@ may not be taken back either, for a slot ahead of its checkpoint is refused at t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -60,6 +61,9 @@ _DISCARD_ROWS: Final = 5000
 
 # Empty segments dropped at once; a save that comes meanwhile waits for it.
 _TIDY_SEGMENTS: Final = 4
+
+# A claim that waits longer for the slot's row waits for a process that hangs in a save: paused, or cut off.
+_HELD_UP_SECONDS: Final = 1.0
 
 # How soon a replay that waits for another one notices its end. Asked, not waited for in a lock queue, because a waiting
 # statement holds back vacuum for as long as the other replay takes.
@@ -146,17 +150,42 @@ class PostgresStore:
         return await self._progress.run(work)
 
     async def claim(self, identity: SourceIdentity) -> Progress:
-        """Raise the epoch; see the protocol."""
+        """
+        Raise the epoch; see the protocol.
+
+        A predecessor that hangs in the middle of a save keeps the slot's row locked, for as long as its kernel answers
+        for it. That save is barred by the claim in any case, so its connection is ended.
+        """
+        backend: list[int] = []
 
         async def work(connection: AsyncConnection[Any]) -> Progress:
             async with connection.transaction():
+                row = await (await connection.execute(self._statements["backend"])).fetchone()
+                backend[:] = row or ()
                 await connection.execute(self._statements["raise_epoch"], self._identity(identity))
                 return await self._read(connection, identity.slot)
 
-        progress = await self._progress.run(work)
+        claiming = asyncio.create_task(self._progress.run(work))
+        try:
+            while not (await asyncio.wait([claiming], timeout=_HELD_UP_SECONDS))[0]:
+                await self._end_what_holds_up(backend)
+            progress = claiming.result()
+        finally:
+            claiming.cancel()
+            await asyncio.wait([claiming])
         self._claimed = (identity.slot, progress.epoch)
         self._segments = None
         return progress
+
+    async def _end_what_holds_up(self, backend: Sequence[int]) -> None:
+        """Terminate the sessions of other processes of ours that a backend waits for."""
+
+        async def work(connection: AsyncConnection[Any]) -> None:
+            for waiting in backend:
+                await connection.execute(self._statements["end_what_holds_up"], {"backend": waiting})
+
+        with contextlib.suppress(StoreError, StoreMisconfigured):  # it then waits as long as the server lets it
+            await self._letters.run(work)
 
     async def adopt(self, identity: SourceIdentity) -> None:
         """Replace the stored identity of the claimed slot; see the protocol."""

@@ -17,7 +17,7 @@ from psycopg.conninfo import make_conninfo
 from bridge.change import Event, Position, Transaction
 from bridge.errors import ConfigError, Disposition, InvariantBroken, StoreError, StoreMisconfigured
 from bridge.lsn import LSN
-from bridge.store import session
+from bridge.store import postgres, session
 from bridge.store.migrations import latest_version, migration_sql, migrations
 from bridge.store.postgres import PostgresStore
 from bridge.store.protocol import BacklogSize, DeadLetter, LetterFilter, Parked, SourceIdentity
@@ -386,6 +386,44 @@ class TestFaults:
             os.kill(pid, signal.SIGCONT)
         monkeypatch.undo()
         await store.save(LSN(6), {})
+
+    async def test_a_predecessor_that_hangs_in_a_save_does_not_keep_the_claim(self, store, connect, monkeypatch):
+        """Given a process paused between two statements of a save, when another claims the slot, then it gets it."""
+        await store.claim(WHO)
+        paused = asyncio.Event()
+
+        async def hang(*_):
+            paused.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(store, "_park", hang)
+        monkeypatch.setattr(postgres, "_HELD_UP_SECONDS", 0.05)
+        saving = asyncio.create_task(store.save(LSN(7), {"t": Position(LSN(6), 0)}, parked={"t": [PARKED]}))
+        await paused.wait()
+        progress = await connect().claim(WHO)
+        assert (progress.epoch, progress.confirmed_lsn) == (2, None), "nothing of that save was kept"
+        saving.cancel()
+        await asyncio.wait([saving])
+
+    async def test_a_session_of_somebody_else_is_waited_for(self, store, connect, admin, database, monkeypatch):
+        monkeypatch.setattr(postgres, "_HELD_UP_SECONDS", 0.05)
+        looked = asyncio.Event()
+        successor = connect()
+        end = successor._end_what_holds_up
+
+        async def end_and_tell(backend):
+            await end(backend)
+            looked.set()
+
+        monkeypatch.setattr(successor, "_end_what_holds_up", end_and_tell)
+        with admin.transaction():
+            admin.execute("LOCK pgbridge.slots IN ACCESS EXCLUSIVE MODE")
+            claiming = asyncio.create_task(successor.claim(WHO))
+            await until(lambda: waiting_for_locks(database))
+            looked.clear()
+            await looked.wait()
+            assert not claiming.done()
+        assert (await claiming).epoch == 1
 
     async def test_a_call_that_is_cancelled_leaves_a_store_that_works(self, store, admin, database):
         await store.claim(WHO)

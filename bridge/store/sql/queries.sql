@@ -56,6 +56,19 @@ ON CONFLICT (slot) DO UPDATE SET
     updated_at = now()
 
 
+-- backend --
+SELECT pg_backend_pid()
+
+
+-- end_what_holds_up --
+-- Sessions of the same role and program alone: an operator's is left to the operator.
+SELECT pg_terminate_backend(a.pid)
+FROM pg_stat_activity a
+WHERE a.pid = ANY (pg_blocking_pids(%(backend)s))
+  AND a.usename = current_user
+  AND a.application_name = current_setting('application_name')
+
+
 -- adopt_identity --
 UPDATE {schema}.slots SET
     system_identifier = %(system_identifier)s,
