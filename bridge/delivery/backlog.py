@@ -481,15 +481,15 @@ class Waiting:
     _MOST = 256
 
     def __init__(self) -> None:
-        self._marks: deque[tuple[float, bytes, int]] = deque()  # (monotonic time, newest id admitted, settled by then)
+        self._marks: deque[tuple[float, bytes]] = deque()  # (monotonic time, newest id admitted)
 
-    def note(self, now: float, oldest: bytes | None, newest: bytes, settled: int) -> None:
-        """Set a mark: the oldest event that waits, if any, the newest admitted, and how many have been settled."""
+    def note(self, now: float, oldest: bytes | None, newest: bytes) -> None:
+        """Set a mark: the oldest event that waits, if any, and the newest admitted."""
         marks = self._marks
         while marks and (oldest is None or marks[0][1] < oldest):
             marks.popleft()
         if oldest is not None and len(marks) < self._MOST and (not marks or marks[-1][1] < newest):
-            marks.append((now, newest, settled))
+            marks.append((now, newest))
 
     def seconds(self, now: float) -> float:
         """For how long the oldest has been waiting, at least."""
@@ -497,12 +497,8 @@ class Waiting:
 
     def through(self, now: float, seconds: float) -> bytes | None:
         """The newest id such that everything up to it that waits has been waiting for that long."""
-        overdue = [newest for marked_at, newest, _ in self._marks if now - marked_at >= seconds]
+        overdue = [newest for marked_at, newest in self._marks if now - marked_at >= seconds]
         return overdue[-1] if overdue else None
-
-    def settled_since(self, settled: int) -> int:
-        """How many were settled since the oldest was admitted, at least; among them may be older ones."""
-        return settled - self._marks[0][2] if self._marks else 0
 
 
 def size_of(event: Event) -> int:

@@ -56,8 +56,6 @@ LEAST_UNSAVED = 1000
 
 # What has waited too long gets rows without disturbing what has not, as long as it is no more than this.
 MOST_HELD_BYTES = 1 << 20
-# What has been under way for that long while a whole window of others was settled is worth a row.
-OVERTAKEN_SECONDS = 2.0
 READ_RETRY_SECONDS = 1.0
 
 # Trigger, event id to begin behind, most events, most bytes of bodies.
@@ -182,6 +180,8 @@ class Dispatcher:
         self._patience = None if backlog is None else Patience(backlog.bounds.after_wal_bytes)
         self._enough_events = parallelization_factor * window.batch_size
         self._newest_settled = b""
+        self._exposed_by_save = self._exposed_when_saved = 0
+        self._looked_total = 0
         self._forgiven = (float("inf"), float("-inf"))
         self._reading: asyncio.Task[None] | None = None
         self._read_again_at = 0.0
@@ -214,7 +214,7 @@ class Dispatcher:
 
     @property
     def unsaved(self) -> int:
-        """Events settled since the last save: what a killed process would deliver again."""
+        """Events settled since the last save."""
         return self.settled_total - self.saved_total
 
     @property
@@ -224,9 +224,14 @@ class Dispatcher:
         return pause if pause is not None and pause.seconds is None and self._at_stop is None else None
 
     @property
+    def exposed(self) -> int:
+        """What a process that dies now would deliver again besides the calls under way, or a few more."""
+        return self.unsaved + self._exposed_when_saved
+
+    @property
     def save_is_pressing(self) -> bool:
-        """Half of what may be settled and not saved is, or much waits for its row."""
-        return self.unsaved >= self._most_unsaved // 2 or (
+        """Half of what may be exposed is unsaved, or less where more is exposed; or much waits for its row."""
+        return 2 * self.unsaved + self._exposed_when_saved >= self._most_unsaved or (
             self.backlog is not None and self.backlog.parking_bytes >= MOST_HELD_BYTES
         )
 
@@ -296,6 +301,7 @@ class Dispatcher:
         move = self.backlog.begin_save(self.tracker.unsettled(), room)
         if move.newly:
             self.tracker.settle(move.newly)
+        self._exposed_by_save = self.tracker.settled_above
         self._come_back_if_due()
         if self.backlog.mode is not mode:
             # A save with nothing to write is not made, so its end would not see to what is due now.
@@ -307,6 +313,8 @@ class Dispatcher:
         self.saved_total = settled_total
         if self.backlog is not None:
             self.buffered_bytes -= self.backlog.save_done()
+            self._exposed_when_saved = self._exposed_by_save
+            self._hold_overtaken()
         self.pump()
 
     def save_failed(self) -> None:
@@ -360,7 +368,7 @@ class Dispatcher:
         now = self._clock.monotonic()
         oldest, bounds = self.tracker.oldest, backlog.bounds
         oldest_id = None if oldest is None else oldest.id
-        self._waiting.note(now, oldest_id, self.tracker.received_id, self.settled_total)
+        self._waiting.note(now, oldest_id, self.tracker.received_id)
         if oldest is None:
             return
         if self._patience is not None:
@@ -375,8 +383,6 @@ class Dispatcher:
             reason = "the slot retains more than backlog.after_wal_bytes because of it"
         if limit:
             self._free_slot(limit, reason)
-        elif self._waiting.settled_since(self.settled_total) > self._most_unsaved:
-            self._hold_overtaken(now)
 
     def _free_slot(self, limit: bytes, reason: str) -> None:
         """See to it that the slot needn't keep anything up to an event id."""
@@ -394,19 +400,23 @@ class Dispatcher:
             backlog.hold(event, self._charge_of(event.id))
         self._moved()
 
-    def _hold_overtaken(self, now: float) -> None:
+    def _hold_overtaken(self) -> None:
         """
-        Give rows to the few that many others have overtaken, though they may wait for long yet.
+        Give rows to the oldest once many others have overtaken them, though they may wait for long yet.
 
-        The checkpoint stays below them, so all that has settled above would be sent again after a crash.
+        The checkpoint stays below them, so all that has settled above would be sent again after a crash. Sending stops
+        where that is a whole window (`pump`); this, at half of it, keeps it from coming to that.
         """
-        limit = self._waiting.through(now, OVERTAKEN_SECONDS)
-        if limit is None or self.backlog is None:
+        backlog = self.backlog
+        if backlog is None or self._stopped or self.tracker.settled_above <= self._most_unsaved // 2:
             return
-        overtaken = self.tracker.through(min(limit, self._newest_settled))
-        if sum([size_of(event) for event in overtaken]) <= MOST_HELD_BYTES:
-            for event in self.backlog.unknown(overtaken):
-                self.backlog.hold(event, self._charge_of(event.id))
+        size = 0
+        for event in backlog.unknown(self.tracker.overtaken(self._most_unsaved // 4)):
+            backlog.hold(event, self._charge_of(event.id))
+            size += size_of(event)
+            if size >= MOST_HELD_BYTES:
+                break  # the rest after the save that is due now
+        if size:
             self._moved()
 
     def _charge_of(self, event_id: bytes) -> tuple[int, float]:
@@ -507,7 +517,7 @@ class Dispatcher:
             most = 1 if self._probing else self._parallel
             while (
                 len(self._flights) < most
-                and self.unsaved < self._most_unsaved
+                and self.exposed < self._most_unsaved
                 and self._gate.may_begin(now)
                 and now >= self._paused_until
             ):
@@ -733,6 +743,9 @@ class Dispatcher:
                 self._charges.pop(event.id, None)
         if given_up:
             self._set_aside(given_up)
+        if self.settled_total - self._looked_total >= self._most_unsaved // 8:
+            self._looked_total = self.settled_total
+            self._hold_overtaken()
         self._moved()
 
     def _forgive(self) -> None:
@@ -850,7 +863,7 @@ class Dispatcher:
             wake = ready_at if wake is None else max(wake, ready_at)
         if wake is None or len(self._flights) >= (1 if self._probing else self._parallel):
             return  # a landing calls `pump`
-        if self.unsaved >= self._most_unsaved:
+        if self.exposed >= self._most_unsaved:
             return  # and so does a save
         if self._timer is not None:
             if now < self._timer_at <= wake:

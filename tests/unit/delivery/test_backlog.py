@@ -8,6 +8,7 @@ not confirmed is sent again to each new process, as a server does.
 from __future__ import annotations
 
 import asyncio
+import bisect
 import random
 from dataclasses import dataclass, replace
 
@@ -27,6 +28,7 @@ from bridge.delivery.outcome import Busy, Delivered, Evidence, Failed, Partial
 from bridge.errors import InvariantBroken, StoreError
 from bridge.lsn import LSN
 from bridge.pipeline import Pipeline
+from bridge.progress import tracker
 from bridge.store.memory import MemoryStore, Tables
 from bridge.store.protocol import SourceIdentity
 from bridge.testing import ManualClock
@@ -89,6 +91,7 @@ class World:
         self.delivered: dict[bytes, int] = {}
         self.settled_before: set[bytes] = set()  # of processes that stopped cleanly
         self.saves = self.retreats = self.returns = 0
+        self.deaths = self.repeats = 0
 
     # -- the process ---------------------------------------------------------------------------------------------------
 
@@ -162,6 +165,7 @@ class World:
         await asyncio.gather(*[task for task in tasks if task is not None], return_exceptions=True)
         self.saving = None
         self.settled_before.clear()
+        self.deaths += 1
 
     async def stop(self) -> None:
         """A clean stop; whatever its last save does, it ends."""
@@ -177,6 +181,7 @@ class World:
             await self.pipeline.finish()
         except StoreError:
             self.settled_before.clear()
+            self.deaths += 1
         else:
             self.settled_before |= self.life.keys() | {event_id.encode() for _, _, event_id in self.tables.letters}
 
@@ -260,6 +265,10 @@ class World:
             if other_id > event_id and conflict(other, mine):
                 assert other_id not in self.life, f"{event_id} came after {other_id}"
         self.life[event_id] = len(self.life)
+        self.repeats += event_id in self.delivered
+        in_flight = self.parallel * self.batch_size
+        most = self.deaths * (max(4 * in_flight, dispatch.LEAST_UNSAVED) + in_flight)
+        assert self.repeats <= most, f"{self.repeats} repeats after {self.deaths} deaths, {most} are allowed"
         self.delivered[event_id] = self.delivered.get(event_id, 0) + 1
 
     def letters(self) -> set[bytes]:
@@ -412,6 +421,8 @@ def drive(seed: int, steps: int = 120, **faults) -> None:
         patch.setattr(backlog_room, "MOVE_EVENTS", 7)
         patch.setattr(dispatch, "MOST_HELD_BYTES", 1500)
         patch.setattr(dispatch, "READ_RETRY_SECONDS", 0.0)
+        patch.setattr(dispatch, "LEAST_UNSAVED", 4)
+        patch.setattr(tracker, "MARK_EVENTS", 1)
         asyncio.run(World(seed, **faults).run(steps))
 
 
@@ -593,12 +604,82 @@ def test_a_row_that_somebody_else_took_out_is_not_waited_for():
         backlog.come_back()
 
 
+class Stuck:
+    """A target that takes everything but one key; and a dispatcher that is saved after each call, to a store in memory."""
+
+    def __init__(self, **changes) -> None:
+        self.clock = ManualClock()
+        self.taken: list[str] = []
+        self.tables = Tables()
+        self.dispatcher = Dispatcher(
+            "t",
+            target=self,
+            envelope=Envelope("t", "7"),
+            batched=False,
+            window=Window(1, 0.0, 1 << 20, 60),
+            policy=Policy(-1, -1, bisect_on_error=False),
+            parallelization_factor=2,
+            checkpoint=START,
+            clock=self.clock,
+            moved=lambda: None,
+            failed=pytest.fail,
+            circuit=Circuit(Limits(minimum_invocations=10**9)),
+            **{"backlog": Backlog(Bounds(1 << 30, 1 << 30, 1e9)), "read_backlog": None} | changes,
+        )
+
+    async def deliver(self, invocation):
+        await asyncio.sleep(0)
+        if self.stuck.id.decode() in invocation.ids:
+            return Failed(EVIDENCE)
+        self.taken += invocation.ids
+        return Delivered()
+
+    async def close(self) -> None: ...
+
+    async def take(self, most: int, *, saving: bool) -> int:
+        """Deliver until that many are taken or nothing goes on; returns what a kill would repeat at the worst."""
+        worst = 0
+        self.stuck = change(0, b"stuck")
+        self.dispatcher.inbox += [self.stuck, *[change(number) for number in range(1, 2 * most)]]
+        self.dispatcher.admit()
+        saved_up_to = START
+        quiet = 0
+        while len(self.taken) < most and quiet < 20:
+            before = len(self.taken)
+            await asyncio.sleep(0)
+            quiet = 0 if len(self.taken) > before else quiet + 1
+            worst = max(worst, len(self.taken) - bisect.bisect_right(self.taken, saved_up_to.event_id))
+            if saving:
+                total = self.dispatcher.settled_total
+                self.dispatcher.begin_save(1 << 20)
+                saved_up_to = self.dispatcher.tracker.checkpoint
+                self.dispatcher.saved(total)
+        await self.dispatcher.drain(0)
+        return worst
+
+
+async def test_a_kill_repeats_no_more_than_a_window_while_one_key_keeps_failing():
+    """No time passes here: it is not the age of the stuck change that lets the checkpoint pass it."""
+    rig = Stuck()
+    worst = await rig.take(5 * dispatch.LEAST_UNSAVED, saving=True)
+    assert len(rig.taken) >= 5 * dispatch.LEAST_UNSAVED
+    assert rig.taken == sorted(rig.taken)
+    assert rig.dispatcher.backlog.stored.events == 1, "the stuck change has a row"
+    assert worst <= dispatch.LEAST_UNSAVED + 2
+
+
+async def test_where_nothing_can_be_saved_sending_stops_at_the_window():
+    rig = Stuck()
+    assert await rig.take(5 * dispatch.LEAST_UNSAVED, saving=False) <= dispatch.LEAST_UNSAVED + 2
+    assert dispatch.LEAST_UNSAVED <= len(rig.taken) <= dispatch.LEAST_UNSAVED + 2
+
+
 class TestWaiting:
     def test_it_counts_from_the_first_mark_at_which_the_oldest_was_there(self):
         waiting = Waiting()
         for second in range(10):
             # Three are admitted each second, and all but the newest five are settled.
-            waiting.note(float(second), b"%03d" % max(0, second * 3 - 5), b"%03d" % (second * 3), second * 3)
+            waiting.note(float(second), b"%03d" % max(0, second * 3 - 5), b"%03d" % (second * 3))
         assert waiting.seconds(9.0) == 1.0
         assert waiting.through(9.0, 1.0) == b"024"
         assert waiting.through(9.0, 5.0) is None
@@ -606,19 +687,18 @@ class TestWaiting:
     def test_what_is_stuck_waits_and_what_comes_and_goes_behind_it_does_not(self):
         waiting = Waiting()
         for second in range(100):
-            waiting.note(float(second), b"000", b"%03d" % second, second)
+            waiting.note(float(second), b"000", b"%03d" % second)
         assert waiting.through(99.0, 90.0) == b"009"
-        assert waiting.settled_since(99) == 99
 
     def test_without_anything_waiting_it_forgets(self):
         waiting = Waiting()
-        waiting.note(0.0, b"000", b"001", 0)
-        waiting.note(1.0, None, b"002", 2)
+        waiting.note(0.0, b"000", b"001")
+        waiting.note(1.0, None, b"002")
         assert waiting.seconds(5.0) == 0.0
         assert waiting.through(5.0, 0.0) is None
 
     def test_marks_stay_few(self):
         waiting = Waiting()
         for second in range(100_000):
-            waiting.note(float(second), b"000000", b"%06d" % second, second)
+            waiting.note(float(second), b"000000", b"%06d" % second)
         assert len(waiting._marks) < 1000

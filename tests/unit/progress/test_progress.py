@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from bridge.change import Event, Position, Transaction
 from bridge.errors import InvariantBroken
 from bridge.lsn import LSN
+from bridge.progress import tracker as tracker_room
 from bridge.progress.feedback import (
     FIRST_IDLE_PAUSE_SECONDS,
     FOREIGN_WAL_BYTES,
@@ -94,6 +95,37 @@ def test_nothing_is_added_to_an_end_lsn():
     adjacent = transaction(350, 350)
     tracker.admit([event(adjacent, 0)])
     assert confirmable([tracker], received_end_lsn=420, server_wal_end=420, open_transaction=None) == 350
+
+
+@pytest.mark.parametrize("apart", [1, 7, tracker_room.MARK_EVENTS])
+@given(seed=st.integers(min_value=0, max_value=1 << 32))
+def test_what_settled_above_the_watermark_is_counted_and_so_is_what_holds_it_down(apart, seed):
+    rng = random.Random(seed)
+    tracker = Tracker(START)
+    admitted: list[Event] = []
+    settled: set[bytes] = set()
+
+    def above(oldest: list[Event]) -> int:
+        return sum(each.id in settled for each in admitted if oldest and each.id > oldest[0].id)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracker_room, "MARK_EVENTS", apart)
+        for step in range(1, 12):
+            burst = [event(transaction(100 * step, 100 * step - 50), n) for n in range(rng.randrange(40))]
+            tracker.admit(burst)
+            admitted += burst
+            open_ones = [each for each in admitted if each.id not in settled]
+            some = rng.sample(open_ones, rng.randrange(len(open_ones) + 1))
+            tracker.settle(some)
+            settled |= {each.id for each in some}
+            open_ones = [each for each in admitted if each.id not in settled]
+            assert above(open_ones) <= tracker.settled_above < above(open_ones) + apart
+            most = rng.randrange(30)
+            overtaken = tracker.overtaken(most)
+            assert overtaken == open_ones[: len(overtaken)]
+            assert above(open_ones[len(overtaken) :]) <= most
+            if overtaken:
+                assert above(overtaken[-1:]) + apart > most, "more than needed be"
 
 
 def stream(rng: random.Random) -> list[tuple[Transaction, int, list[Event]]]:
