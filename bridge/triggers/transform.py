@@ -57,7 +57,7 @@ class Transform:
         """
         try:
             event = json.loads(document, parse_int=_integer, parse_float=_number)
-        except (ValueError, RecursionError) as error:
+        except (ValueError, ArithmeticError, RecursionError) as error:  # a decimal's exponent has its limits
             raise TransformFailed(f"transform {self.name}: the event can't be read: {type(error).__name__}") from None
         event_id = event["id"]
         try:
@@ -73,9 +73,38 @@ class Transform:
         if result.get("id") != event_id:
             raise TransformFailed(f"transform {self.name} changed the event's id, by which failures are reported")
         try:
-            return orjson.dumps(dict(result), default=_written)
+            return _dump(dict(result))
         except TypeError as error:
             raise TransformFailed(f"transform {self.name} returned what JSON has not", str(error)) from None
+        except RecursionError:
+            raise TransformFailed(f"transform {self.name}: the event nests too deeply to be written") from None
+
+
+def _dump(event: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(event, default=_written)
+    except TypeError:
+        # orjson writes neither lone surrogates nor what nests deeper than 254, and a json column can hold both.
+        return _written_plainly(event).encode()
+
+
+def _written_plainly(value: Any) -> str:
+    match value:
+        case dict():
+            members = [f"{_name(name)}:{_written_plainly(member)}" for name, member in value.items()]
+            return "{" + ",".join(members) + "}"
+        case list() | tuple():
+            return "[" + ",".join(map(_written_plainly, value)) + "]"
+        case str():
+            return json.dumps(value)
+        case _:
+            return orjson.dumps(value, default=_written).decode()
+
+
+def _name(name: object) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"a member's name is {type(name).__name__}, not text")
+    return json.dumps(name)
 
 
 def _integer(text: str) -> int | Decimal:

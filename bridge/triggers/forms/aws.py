@@ -136,7 +136,7 @@ class DynamoDb(Form):
             "StreamViewType": "NEW_AND_OLD_IMAGES",
         }
         table = f"{self.origin.trigger}/stream/1970-01-01T00:00:00.000"
-        return dump(
+        return _dump_any_text(
             {
                 "eventID": self.origin.idempotency_key(event),
                 "eventName": _NAMES.get(parts.action, parts.action),
@@ -160,6 +160,13 @@ def _images(parts: Parts) -> dict[str, Any]:
     old = parts.before if parts.action == "update" else None
     images = {"NewImage": _attributes(record)}
     return images if old is None else {**images, "OldImage": _attributes(old)}
+
+
+def _dump_any_text(value: dict[str, Any]) -> bytes:
+    try:
+        return dump(value)
+    except UnicodeEncodeError:  # a lone surrogate, from a json column: as an escape it can be written
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 class _Digits(str):

@@ -1,7 +1,14 @@
-"""An event's JSON taken apart, its values unread."""
+"""
+An event's JSON taken apart, its values unread.
+
+msgspec does it, but for two kinds of document that PostgreSQL's json type lets in and a strict reader refuses: escapes
+of lone surrogates, and nesting deeper than its stack goes. Those are cut along their braces by hand.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import datetime
 from typing import Any, Final
 
@@ -82,8 +89,77 @@ def take_apart(document: bytes) -> Parts:
     """
     try:
         return _PARTS.decode(document)
-    except msgspec.MsgspecError as error:
-        raise UnfitEvent("it is not built like an event") from error
+    except (msgspec.MsgspecError, RecursionError):
+        return _take_apart_plainly(document)
+
+
+_STRING: Final = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+_OPENING: Final = re.compile(rb"\s*\{\s*(\})?")
+_NAME: Final = re.compile(rb"\s*(" + _STRING + rb")\s*:\s*", re.DOTALL)
+_SCALAR: Final = re.compile(_STRING + rb"|[-+.0-9A-Za-z]+", re.DOTALL)
+_STRING_OR_BRACKET: Final = re.compile(_STRING + rb"|[\[\]{}]", re.DOTALL)
+_FOLLOWING: Final = re.compile(rb"\s*([,}])")
+
+
+def _take_apart_plainly(document: bytes) -> Parts:
+    members = _members(document)
+    try:
+        action = json.loads(members.get("action", '""'))
+    except ValueError as error:
+        raise _unfit() from error
+    if not isinstance(action, str):
+        raise _unfit()
+    return Parts(
+        action,
+        _members_or_none(members.get("record")),
+        _members_or_none(members.get("changes")),
+        _as_raw(_members(members["metadata"])) if "metadata" in members else {},
+    )
+
+
+def _members_or_none(text: bytes | None) -> Members | None:
+    return None if text is None or text == b"null" else _as_raw(_members(text))
+
+
+def _as_raw(members: dict[str, bytes]) -> Members:
+    return {name: msgspec.Raw(text) for name, text in members.items()}
+
+
+def _members(text: bytes) -> dict[str, bytes]:
+    """The members of what is JSON already, and should be an object."""
+    found: dict[str, bytes] = {}
+    following = _OPENING.match(text)
+    while following is not None:
+        if following[1] == b"}":
+            return found
+        name = _NAME.match(text, following.end())
+        if name is None:
+            break
+        end = _value_end(text, name.end())
+        found[str(json.loads(name[1]))] = text[name.end() : end]
+        following = _FOLLOWING.match(text, end)
+    raise _unfit()
+
+
+def _value_end(text: bytes, start: int) -> int:
+    if text[start : start + 1] not in {b"{", b"["}:
+        scalar = _SCALAR.match(text, start)
+        if scalar is None:
+            raise _unfit()
+        return scalar.end()
+    depth = 0
+    for token in _STRING_OR_BRACKET.finditer(text, start):
+        if token[0] in {b"{", b"["}:
+            depth += 1
+        elif token[0] in {b"}", b"]"}:
+            depth -= 1
+            if not depth:
+                return token.end()
+    raise _unfit()
+
+
+def _unfit() -> UnfitEvent:
+    return UnfitEvent("it is not built like an event")
 
 
 def scalar_text(raw: msgspec.Raw) -> str:

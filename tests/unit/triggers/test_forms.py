@@ -1,6 +1,7 @@
 """Each form is read by the code of those who know it: Powertools, the CloudEvents SDK, published formats."""
 
 import json
+from base64 import b64decode
 
 import pytest
 from aws_lambda_powertools.utilities.batch import (
@@ -24,7 +25,8 @@ from bridge.pgoutput.messages import Column, RelationMessage
 from bridge.pgoutput.plan import Plan, make_stamp
 from bridge.testing import wire
 from bridge.triggers.envelope import Envelope
-from bridge.triggers.forms import FORMS, Origin
+from bridge.triggers.forms import FORMS, Origin, UnfitEvent
+from bridge.triggers.forms.members import take_apart
 from bridge.triggers.shape import Shape
 
 OID, INT4, TEXT, NUMERIC, JSONB, INT8 = 16385, 23, 25, 1700, 3802, 20
@@ -331,6 +333,60 @@ def test_values_are_taken_over_byte_for_byte():
 
 
 # Sequin
+
+
+DOCUMENTS_OF_JSON = {
+    "a lone surrogate": rb'{"a":"\ud800"}',
+    "a name with a lone surrogate": rb'{"\ud800":[1,"}{\"\\"]}',
+    "a number beyond floats": b"[1e400, -0, 1e99999999999999999999]",
+    "members written twice": b'{"a":1,"a":{"a":2}}',
+    "white space": b'{"a" :\t1 ,\n "b":[ ] }',
+    "a nul": rb'"\u0000"',
+    "deep lists": b"[" * 3000 + b"]" * 3000,
+    "deep objects": b'{"[":' * 3000 + b'"x"' + b"}" * 3000,
+}
+
+
+def with_document(text):
+    return event(wire.insert(OID, (*ROW[:3], text.decode(), *ROW[4:])))
+
+
+@pytest.mark.parametrize("text", DOCUMENTS_OF_JSON.values(), ids=DOCUMENTS_OF_JSON)
+@pytest.mark.parametrize("name", sorted(FORMS.keys() - {"kinesis", "sqs_fifo", "dynamodb"}))
+def test_whatever_the_json_type_lets_in_is_taken_over(name, text):
+    made, one = envelope(name), with_document(text)
+    assert not made.prepare([one]).failed
+    assert b'"doc":' + text in made.single([one])
+    assert made.content([one], batched=False).content_type
+
+
+@pytest.mark.parametrize("text", DOCUMENTS_OF_JSON.values(), ids=DOCUMENTS_OF_JSON)
+def test_whatever_the_json_type_lets_in_travels_inside_a_record(text):
+    one = with_document(text)
+    assert Envelope("welcome", SYSTEM).event(one) == sent("sqs_fifo", one)["Records"][0]["body"].encode()
+    assert Envelope("welcome", SYSTEM).event(one) == b64decode(sent("kinesis", one)["Records"][0]["kinesis"]["data"])
+
+
+def test_an_attribute_may_be_a_lone_surrogate():
+    record = sent("dynamodb", with_document(DOCUMENTS_OF_JSON["a lone surrogate"]))["Records"][0]
+    assert record["dynamodb"]["NewImage"]["doc"] == {"M": {"a": {"S": "\ud800"}}}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        rb'{"action":5,"record":{"a":"\ud800"}}',
+        rb'{"action":"insert","record":["\ud800"]}',
+        rb'{"action":"insert","record":"\ud800"}',
+        rb'{"action":"insert","changes":{"a":"\ud800"},"metadata":7}',
+        rb'["\ud800"]',
+        rb'{"record":{"a":"\ud800"}',
+        rb'{"record":{"a":["\ud800"}}',
+    ],
+)
+def test_what_is_built_otherwise_is_no_event(document):
+    with pytest.raises(UnfitEvent):
+        take_apart(document)
 
 
 def test_sequin_messages_are_built_field_by_field_as_published():

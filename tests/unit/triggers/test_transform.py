@@ -24,6 +24,30 @@ def test_an_event_that_is_given_back_says_the_same():
     assert record["doc"] == {"big": Decimal(12345678901234567890123), "exact": Decimal("1.10000000000000000001")}
 
 
+@pytest.mark.parametrize("text", [r'{"\ud800":["\udfff",1.10000000000000000001,0.5]}', "[" * 300 + '"x"' + "]" * 300])
+def test_what_only_the_json_type_lets_in_comes_back(text):
+    document = DOCUMENT.replace(b'{"n":1', b'{"odd":' + text.encode() + b',"n":1')
+    assert json.loads(apply(lambda event: event, document), parse_float=Decimal) == json.loads(
+        document, parse_float=Decimal
+    )
+
+
+@pytest.mark.parametrize("text", ["1e99999999999999999999", "[" * 3000 + "]" * 3000])
+def test_an_event_that_python_cannot_read_is_a_failure_like_another(text):
+    with pytest.raises(TransformFailed, match="the event can't be read"):
+        apply(lambda event: event, DOCUMENT.replace(b'{"n":1', b'{"odd":' + text.encode()))
+
+
+def test_an_event_that_nests_too_deeply_to_be_written_is_told():
+    def nest(event):
+        for _ in range(3000):
+            event["record"] = [event["record"]]
+        return event
+
+    with pytest.raises(TransformFailed, match="nests too deeply to be written"):
+        apply(nest)
+
+
 def test_what_it_changes_is_what_is_sent():
     assert json.loads(apply(lambda event: {**event, "record": {"only": "this"}}))["record"] == {"only": "this"}
 
@@ -48,6 +72,7 @@ def spoil(event):
         (lambda event: {"record": {}}, "transform m:f changed the event's id, by which failures are reported"),
         (lambda event: {**event, "record": object()}, "transform m:f returned what JSON has not"),
         (lambda event: {**event, "record": Decimal("NaN")}, "transform m:f returned what JSON has not"),
+        (lambda event: {**event, "record": {1: "\ud800"}}, "transform m:f returned what JSON has not"),
     ],
 )
 def test_what_goes_wrong_is_said_without_row_values(function, says):
