@@ -108,7 +108,7 @@ class _CatalogTooOldError(Exception):
 
 @dataclass(slots=True)
 class _Group:
-    """The routes of one shape that want one operation of a relation."""
+    """The routes of one shape that want an operation of a relation."""
 
     plan: Plan
     routes: tuple[Route, ...]
@@ -129,7 +129,7 @@ _Chosen = list[tuple[_Group, tuple[Route, ...]]]
 
 @dataclass(slots=True)
 class _Wanted:
-    """One operation of a relation: who wants it."""
+    """One operation of a relation, or several of the same triggers: who wants it."""
 
     groups: tuple[_Group, ...] = ()
     sieve: Sieve | None = None
@@ -163,6 +163,8 @@ class _Version:
     """Triggers whose next event of this relation is a barrier, for their older ones carry keys of another make."""
     news: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Triggers that stop before their next event of this relation, and what they stop for."""
+    fast: set[bytes] = field(default_factory=set)
+    """Kinds of rows that have come, and take the fast way as far as there is one."""
     stops: bool = False
     """Whether some trigger is known to have stopped before an event of this relation that is yet to come again."""
 
@@ -343,6 +345,9 @@ class Assembler:
         if size == _COMMIT.size and payload[:26:25] == b"wC" and not payload[26]:
             self._commit(*_COMMIT.unpack(payload))
             return
+        if self._made_fast(payload):
+            self._consume((payload,))
+            return
         frame = decode_frame(payload)
         if isinstance(frame, Keepalive):
             self.server_wal_end = max(self.server_wal_end, frame.wal_end)
@@ -437,8 +442,6 @@ class Assembler:
         self._note_layouts(version)
         self._ask_guards(version, before, routes)
         self._note_received(routes)
-        for kind in KINDS:
-            self._install(version, kind)
 
     def _group(
         self, message: RelationMessage, primary_key: tuple[str, ...] | None, routes: Sequence[Route]
@@ -454,17 +457,23 @@ class Assembler:
                     announced=self._announced,
                     catalog=self._catalog,
                 )
+        by_triggers: dict[tuple[str, ...], _Wanted] = {}  # most want every operation
         wanted = {}
         for operation in ("insert", "update", "delete", "truncate"):
             wanting = [route for route in routes if operation in route.operations]
-            shapes = dict.fromkeys(route.shape for route in wanting)
-            groups = tuple(
-                _Group(
-                    plans[shape], tuple(route for route in wanting if route.shape == shape), execution=self.execution
+            triggers = tuple(route.trigger for route in wanting)
+            if triggers not in by_triggers:
+                shapes = dict.fromkeys(route.shape for route in wanting)
+                groups = tuple(
+                    _Group(
+                        plans[shape],
+                        tuple(route for route in wanting if route.shape == shape),
+                        execution=self.execution,
+                    )
+                    for shape in shapes
                 )
-                for shape in shapes
-            )
-            wanted[operation] = self._filtered(message, primary_key, groups)
+                by_triggers[triggers] = self._filtered(message, primary_key, groups)
+            wanted[operation] = by_triggers[triggers]
         return wanted
 
     def _filtered(
@@ -541,6 +550,18 @@ class Assembler:
             self._writers.pop(key, None)
             self._careful.pop(key, None)
 
+    def _made_fast(self, payload: bytes) -> bool:
+        """Whether this row, the first of its kind, has a fast way now: of many tables, most see few kinds or none."""
+        kind = payload[ROW_KEY][:1] + payload[ROW_KEY][5:6]
+        if kind not in KINDS:
+            return False
+        version = self._relations.get(int.from_bytes(payload[ROW_KEY][1:5]))
+        if version is None or kind in version.fast:
+            return False
+        version.fast.add(kind)
+        self._install(version, kind)
+        return payload[ROW_KEY] in self._ready and payload[0] == XLOG_DATA
+
     def _install(self, version: _Version, kind: bytes) -> None:
         """Let the rows of one kind take the fast way, as far as there is one."""
         wanted = version.wanted[OPERATIONS[kind[:1]]]
@@ -612,7 +633,7 @@ class Assembler:
                     route.inbox.append(event)
                 else:
                     route.inbox.append(event._replace(barrier=True))
-                    for kind in KINDS:
+                    for kind in version.fast:
                         self._install(version, kind)
 
     def _is_barrier(self, version: _Version, route: Route, event: Event) -> bool:
@@ -736,9 +757,10 @@ class Assembler:
 
 
 def _add_refused(version: _Version, total: dict[str, int]) -> None:
-    for wanted in version.wanted.values():
-        if wanted.sieve is not None:
-            for trigger, refused in wanted.sieve.refused():
+    sieves = {id(wanted.sieve): wanted.sieve for wanted in version.wanted.values()}  # operations may share one
+    for sieve in sieves.values():
+        if sieve is not None:
+            for trigger, refused in sieve.refused():
                 if refused:
                     total[trigger] = total.get(trigger, 0) + refused
 

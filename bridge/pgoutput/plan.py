@@ -381,7 +381,8 @@ def _column_plan(index: int, column: Column, value_type: ValueType, shape: Shape
     return ColumnPlan(
         index=index,
         name=column.name,
-        json_name=orjson.dumps(shape.name_of(column.name)),
+        # A copy: orjson's own bytes keep the kilobyte or more that they were written into.
+        json_name=bytes(memoryview(orjson.dumps(shape.name_of(column.name)))),
         value_type=value_type,
         encode=encoder_of(value_type) if mask is None else mask.encode,
         flagged=column.is_key,

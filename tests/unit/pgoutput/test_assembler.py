@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import tracemalloc
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -691,6 +692,37 @@ def test_usual_rows_take_the_fast_way(monkeypatch):
         wire.insert(ORDERS, ("1", "é")), wire.update(ORDERS, ("1", UNCHANGED), old=("1", "a")), wire.delete(ORDERS, old=("1", "a")),
     )  # fmt: skip
     assert len(events) == 7
+
+
+def test_a_table_that_sees_one_kind_of_row_costs_few_kilobytes():
+    """Ten thousand of them are to leave room for changes. What it costs is Python's own count: no machine's affair."""
+    tables = 200
+    bench = Bench()
+    bench.take(wire.begin(0x1000))
+    columns = [("id", INT4, True), ("name", TEXT, False), ("count", INT4, False)]
+    described = [wire.relation(oid, "public", f"table{oid}", columns) for oid in range(50_000, 50_000 + tables)]
+    rows = [wire.insert(oid, ("1", "x", "2")) for oid in range(50_000, 50_000 + tables)]
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for relation, row in zip(described, rows, strict=True):
+            bench.take(relation, row)
+            bench.inboxes["t"].clear()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < tables * 12_000
+
+
+def test_refused_changes_count_once_whatever_their_operation():
+    bench = Bench({"t": {"selection": selection({"record": {"id": [7]}})}})
+    rows = [user(1), user(7), wire.update(USERS, ("1", "y")), wire.delete(USERS, key=("1", None)), user(2)]
+    bench.take(*transaction(USERS_TABLE, *rows))
+    assert bench.assembler.filtered == {"t": 4}
+    described_anew = USERS_TABLE.replace(b"\0name\0", b"\0nick\0")
+    assert described_anew != USERS_TABLE
+    bench.take(*transaction(described_anew, user(3)))
+    assert bench.assembler.filtered == {"t": 5}
 
 
 def test_a_row_that_the_fast_way_leaves_alone_arrives_all_the_same_and_once():
