@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from bridge.pgoutput.assembler import Assembler, Route
     from bridge.pgoutput.messages import RelationMessage
     from bridge.secret import Secret
+    from bridge.source.catalog import Catalog, CatalogReader
     from bridge.source.connection import ReplicationConnection
     from bridge.triggers.selection import Selection
 
@@ -169,20 +170,29 @@ def _operations(text: str | None) -> frozenset[str]:
 
 
 async def _tail(settings: Settings, wanted: Wanted, limit: int | None, *, as_json: bool) -> None:
-    from bridge.secret import SecretResolver  # noqa: PLC0415 - --help needs none of it
+    from bridge.rds import connection_string  # noqa: PLC0415 - --help needs none of it
+    from bridge.secret import SecretResolver  # noqa: PLC0415 - as above
+    from bridge.source import catalog  # noqa: PLC0415 - as above
     from bridge.source.connection import ReplicationConnection  # noqa: PLC0415 - as above
 
-    dsn = await SecretResolver().fetch(settings.source.dsn)
-    connection = await ReplicationConnection.open(dsn, application_name="pgbridge tail")
+    source, resolver = settings.source, SecretResolver()
+
+    async def dsn() -> str:
+        return await connection_string(source.dsn, resolver, iam_auth=source.iam_auth)
+
+    connection = await ReplicationConnection.open(await dsn(), application_name="pgbridge tail")
     try:
-        await _need_publication(connection, settings.source.publication)
+        await _need_publication(connection, source.publication)
         inbox: list[Event] = []
-        assembler = await _start(connection, settings, wanted, inbox)
+        facts = await catalog.load(connection)
+        assembler = await _start(connection, settings, wanted, facts, inbox)
         show = _json_printer(wanted.trigger, assembler.system_identifier) if as_json else _print_pretty
         reporting = asyncio.create_task(_report(connection, assembler))
+        reader = catalog.CatalogReader(facts, dsn)
         try:
-            await _print_all(connection, assembler, inbox, limit, show)
+            await _print_all(connection, assembler, reader, inbox, limit=limit, show=show)
         finally:
+            reader.close()
             reporting.cancel()
             await asyncio.gather(reporting, return_exceptions=True)
     finally:
@@ -202,14 +212,12 @@ async def _need_publication(connection: ReplicationConnection, name: str) -> Non
 
 
 async def _start(
-    connection: ReplicationConnection, settings: Settings, wanted: Wanted, inbox: list[Event]
+    connection: ReplicationConnection, settings: Settings, wanted: Wanted, facts: Catalog, inbox: list[Event]
 ) -> Assembler:
     from bridge.change import Position  # noqa: PLC0415 - as above
     from bridge.lsn import LSN  # noqa: PLC0415 - as above
     from bridge.pgoutput.assembler import Assembler, Route  # noqa: PLC0415 - as above
-    from bridge.source import catalog  # noqa: PLC0415 - as above
 
-    facts = await catalog.load(connection)
     slot = f"pgbridge_tail_{os.getpid()}_{secrets.token_hex(4)}"
     start = await connection.create_slot(slot, temporary=True)
     source = settings.source
@@ -238,6 +246,7 @@ async def _start(
         message_routes=message_routes,
         primary_keys=facts.primary_key,
         types=facts.type_of,
+        lacks=facts.lacks,
         excluded_schemas=frozenset({settings.store.schema_}),
     )
 
@@ -245,13 +254,18 @@ async def _start(
 async def _print_all(
     connection: ReplicationConnection,
     assembler: Assembler,
+    reader: CatalogReader,
     inbox: list[Event],
+    *,
     limit: int | None,
     show: Callable[[Event], None],
 ) -> None:
     printed = 0
+    frames: Sequence[memoryview | bytes] = ()
     while True:
-        assembler.consume(await connection.frames())
+        if assembler.lookup is not None:  # what it is about comes next, and what came before it is printed
+            await reader.look_up(assembler.lookup)
+        frames = assembler.consume(frames or await connection.frames())
         if assembler.reply_requested:
             assembler.reply_requested = False
             _send_status(connection, assembler)

@@ -168,6 +168,24 @@ class TestTail:
             output, _ = process.communicate(timeout=60)
         assert [json.loads(line)["record"]["id"] for line in output.splitlines()] == [1, 2, 3]
 
+    def test_what_is_made_meanwhile_is_shown_as_a_restart_would_show_it(self, connection, config):
+        """Types and keys that were not there when it began, of tables that it is asked for."""
+        connection.execute("DROP PUBLICATION pgbridge; CREATE PUBLICATION pgbridge FOR ALL TABLES")
+        with tailing(connection, config, "--table", "public.t*", "--json", "--limit", "3") as process:
+            connection.execute(
+                "CREATE DOMAIN positive AS int4; CREATE TYPE feeling AS ENUM ('ok');"
+                "CREATE TABLE t1 (id int PRIMARY KEY, ps positive[], fs feeling[]);"
+                "CREATE TABLE t2 (a int, b int, PRIMARY KEY (b, a)); ALTER TABLE t2 REPLICA IDENTITY FULL;"
+                "BEGIN; INSERT INTO orders VALUES (1, 'new'); INSERT INTO t1 VALUES (1, '{1,2}', '{ok,NULL}');"
+                "INSERT INTO t2 VALUES (1, 2); INSERT INTO t1 VALUES (2, '{}', '{}'); COMMIT"
+            )
+            output, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (0, "")
+        first, keyed, second = map(json.loads, output.splitlines())
+        assert first["record"] == {"id": 1, "ps": [1, 2], "fs": ["ok", None]}
+        assert keyed["metadata"]["keys"] == {"a": 1, "b": 2}
+        assert second["record"] == {"id": 2, "ps": [], "fs": []}
+
 
 class TestEvent:
     def test_it_has_a_value_of_each_type_and_the_triggers_shape(self, config):
