@@ -100,6 +100,7 @@ class World:
         progress = await self.store.claim(WHO)
         start = progress.confirmed_lsn or LSN(100)
         self.life: dict[bytes, int] = {}  # delivered by this process, and in which place
+        self.letters_before = self.saved_letters()
         self.calls: list[Call] = []
         self.errors: list[BaseException] = []
         self.stream = Stream(received_end_lsn=start)
@@ -183,7 +184,8 @@ class World:
             self.settled_before.clear()
             self.deaths += 1
         else:
-            self.settled_before |= self.life.keys() | {event_id.encode() for _, _, event_id in self.tables.letters}
+            # Letters of a killed process stay, though their events may have been above its checkpoint and come again.
+            self.settled_before |= self.life.keys() | (self.saved_letters() - self.letters_before)
 
     # -- one step ------------------------------------------------------------------------------------------------------
 
@@ -272,10 +274,13 @@ class World:
         self.delivered[event_id] = self.delivered.get(event_id, 0) + 1
 
     def letters(self) -> set[bytes]:
-        saved = {event_id.encode() for _, _, event_id in self.tables.letters}
+        saved = self.saved_letters()
         # What is doubted has spent its attempts too, and makes room for others.
         doubted = self.dispatcher._circuit._doubted.keys()
         return saved | {letter.event_id.encode() for letter in self.dispatcher.letters} | doubted
+
+    def saved_letters(self) -> set[bytes]:
+        return {event_id.encode() for _, _, event_id in self.tables.letters}
 
     def let_read(self) -> None:
         if self.reading is not None:
