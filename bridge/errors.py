@@ -90,6 +90,10 @@ class SlotLost(SourceError):
     exit_code = 5
 
 
+class TableBusy(SourceUnavailable):
+    """Somebody holds a lock on a table for longer than we wait for it (SQLSTATE 55P03)."""
+
+
 class SlotInUse(SourceUnavailable):
     """Another process reads the slot (SQLSTATE 55006): stand by and try again."""
 

@@ -96,10 +96,12 @@ async def _run(settings: Settings, *, accept_gap: bool) -> list[str]:
 
 
 async def _execute(session: Queries, statements: Iterable[Statement], what: str) -> list[str]:
+    from bridge.source.queries import run  # noqa: PLC0415 - as above
+
     lines = []
     for statement in statements:
-        await session.query(statement.sql)
-        lines.append(f"{what}: {statement.sql}")
+        await run(session, statement)
+        lines.append(f"{what}: {statement.text}")
     return lines or [f"{what}: already there"]
 
 
@@ -202,4 +204,4 @@ async def _installed(session: Queries, schema: str) -> int:
 
 def _written(statement: Statement) -> str:
     comment = f"\n-- {statement.why}\n" if statement.why else ""
-    return f"{comment}{statement.sql};\n"
+    return comment + "".join(f"{command};\n" for command in statement.commands)

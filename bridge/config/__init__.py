@@ -6,7 +6,6 @@ within its range, so that no room behind this one has to check a setting again.
 
 `document.py` reads YAML and remembers where each key stands; `variables.py` puts the environment's values in; then
 `settings.py`, `trigger.py` and `targets.py` validate, and `problems.py` says in the user's words what was wrong.
-`not_yet.py` lists what the contract has and this version refuses.
 """
 
 from bridge.config.load import load, parse

@@ -9,7 +9,6 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from bridge.config.document import Document, DocumentError, Place, parse_yaml
-from bridge.config.not_yet import unavailable
 from bridge.config.problems import describe, sentence
 from bridge.config.section import section_of
 from bridge.config.settings import Settings
@@ -69,15 +68,11 @@ def parse(text: str, environ: Mapping[str, str], *, name: str = "pgbridge.yaml")
         problems = [(place, sentence(place, remark, None, {})) for place, remark in expansion.problems]
         raise _refusal(name, problems, document)
     try:
-        settings = Settings.model_validate(expansion.data)
+        return Settings.model_validate(expansion.data)
     except ValidationError as error:
         problems = describe(error, expansion.data, expansion.origins)
         # Not chained: pydantic's error keeps the values, and a traceback with --debug would show them.
         raise _refusal(name, problems, document) from None
-    refused = [(place, sentence(place, remark, None, {})) for place, remark in unavailable(settings)]
-    if refused:
-        raise _refusal(name, refused, document)
-    return settings
 
 
 def override_variables() -> dict[str, tuple[str, str]]:

@@ -52,10 +52,11 @@ class SourceSettings(Section):
     none leaves out what carries a replication origin: changes that came by logical replication, and those of sessions
     that have set one up, as a function may for its own writes. Needs PostgreSQL 16. Default any: all changes.
     """
-    push_down: Literal["auto", "off"] = "off"
+    push_down: Literal["auto", "off"] = "auto"
     """
-    auto: filters and column lists that a publication can do go into it, where that changes no result. Default off: the
-    server sends whole rows, and they are filtered here.
+    auto: of a table of which no trigger wants updates or deletes the server sends neither, and from PostgreSQL 15 on
+    only rows that a filter may want, as far as SQL can say so. It then keeps the columns that the filters read from
+    being dropped or given another type. off: all changes of the triggers' tables are sent, and filtered here.
     """
     iam_auth: bool = False
     """Log in with an RDS IAM token, made anew for each connection, in place of a password."""

@@ -30,12 +30,28 @@ _FAILOVER_SLOTS = 170000
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement as data: what to run, without its semicolon, and why."""
+    """One statement as data: what to run, without its semicolon, and why. Or several that are one step."""
 
     sql: str
     why: str
     needed: bool = True
     """False where things also work without it: then a missing right is worth a warning, not an error."""
+    together: tuple[str, ...] = ()
+    """Statements that follow in the same transaction."""
+    locked: tuple[str, ...] = ()
+    """Quoted tables that nobody may be writing to at that moment; `queries.run` says how far that goes."""
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """All of it in order, to be run in one transaction."""
+        lock = f"LOCK TABLE {', '.join(self.locked)} IN SHARE ROW EXCLUSIVE MODE"
+        return (*((lock,) if self.locked else ()), self.sql, *self.together)
+
+    @property
+    def text(self) -> str:
+        """The same on one line, for a reader."""
+        together = "; ".join(self.commands)
+        return together if len(self.commands) == 1 else f"BEGIN; {together}; COMMIT"
 
 
 def quote_identifier(name: str) -> str:

@@ -16,6 +16,7 @@ from bridge.errors import (
     SourceError,
     SourceMisconfigured,
     SourceUnavailable,
+    TableBusy,
 )
 from bridge.lsn import LSN
 from bridge.secret import redact
@@ -80,6 +81,7 @@ _QUERYING: Final[dict[str, tuple[type[SourceError], str]]] = {
     "42710": (SourceMisconfigured, "it is there already; see `pgbridge check`"),
     "53400": (SourceMisconfigured, "raise max_replication_slots, or drop a slot that nobody reads"),
     "55006": (SlotInUse, "stop whoever uses it first"),
+    "55P03": (TableBusy, "wait until the transactions that write to it have ended"),
     "55000": (SourceMisconfigured, "see `pgbridge check`"),
     "42": (SourceMisconfigured, "see `pgbridge check`"),
     "22": (SourceMisconfigured, "see `pgbridge check`"),

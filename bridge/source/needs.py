@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Final
 
-from bridge.config import Settings
+from bridge.config import Settings, TriggerSettings
 from bridge.errors import ConfigError
 from bridge.source.published import TABLES_IN_SCHEMA, Server
+from bridge.source.push_down import row_filter
 from bridge.source.tables import Table, leaves
 from bridge.triggers.tables import TablePattern, TableSelection
 
@@ -41,6 +42,10 @@ class Wanted:
     """What each trigger's patterns name, with partitions and tables left out."""
     untold: tuple[ConfigError, ...] = ()
     """Tables that a glob found, and in which a trigger's `changed` can't be told."""
+    inserted: frozenset[int] = frozenset()
+    """Oids of the tables of which no trigger wants updates or deletes, where that may be pushed down."""
+    row_filters: Mapping[int, str] = field(default_factory=dict)
+    """By table oid, the rows that do where inserts alone are published; see `push_down.py`."""
 
 
 def wanted(
@@ -69,6 +74,7 @@ def wanted(
     by_trigger: dict[str, tuple[Table, ...]] = {}
     faults: list[ConfigError] = []
     untold: list[ConfigError] = []
+    wanting: dict[int, list[TriggerSettings]] = {}
     whole: set[str] = set()
     updated: set[int] = set()
     named: set[int] = set()
@@ -83,6 +89,8 @@ def wanted(
             exact = {pattern.exact for pattern in selection.patterns}
             named |= {table.oid for table in mine if (table.schema, table.name) in exact}
         matched |= {table.oid: table for table in mine}
+        for table in mine:
+            wanting.setdefault(table.oid, []).append(trigger)
         faults += _faults(name, selection, candidates, own)
         for table in mine if "update" in trigger.operations else ():
             fault = _untold(name, trigger.changed, table, leaves(table, tables))
@@ -97,6 +105,8 @@ def wanted(
     may_add = server.version >= TABLES_IN_SCHEMA and server.superuser
     whole = (whole - risky if may_add else whole & published_schemas) - {own}
     unidentified = tuple(table for table in topmost if refuses_writes(table))
+    pushed = topmost if settings.source.push_down == "auto" else []
+    row_filters = {table.oid: row_filter(table, wanting[table.oid], server) for table in pushed}
     return Wanted(
         operations=operations,
         tables=tuple(table for table in topmost if not refuses_writes(table)),
@@ -108,6 +118,8 @@ def wanted(
         faults=tuple(faults),
         by_trigger=by_trigger,
         untold=tuple(untold),
+        inserted=frozenset(table.oid for table in pushed) - updated,
+        row_filters={oid: condition for oid, condition in row_filters.items() if condition},
     )
 
 

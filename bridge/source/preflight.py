@@ -23,7 +23,7 @@ from bridge.source import commands, facts, provision, publication, slot
 from bridge.source.connection import ReplicationConnection, SystemIdentity
 from bridge.source.facts import Facts
 from bridge.source.publication import Plan
-from bridge.source.published import OPERATIONS, PublicationState
+from bridge.source.published import OPERATIONS, WHOLE, PublicationState
 from bridge.source.queries import Queries
 from bridge.source.resume import resume_at
 from bridge.source.session import connected
@@ -246,15 +246,15 @@ def _coverage(settings: Settings, plan: Plan) -> Iterator[Finding]:
         return
     if settings.source.manage:
         yield from _steps(name, plan, state)
-    else:
-        yield from _gaps(name, plan, state)
+        return
+    yield from _gaps(name, plan, state)
     for table in _all_needed(plan):
-        key = (table.schema, table.name)
-        for part, held in (("rows", state.row_filters), ("columns", state.column_lists)):
-            if key in held:
+        part = state.slices.get((table.schema, table.name), WHOLE)
+        for what, chosen in (("rows", part.where), ("columns", part.columns)):
+            if chosen:
                 yield Finding(
                     "warning",
-                    f'publication "{name}" sends only some {part} of {table.full_name}',
+                    f'publication "{name}" sends only some {what} of {table.full_name}',
                     f"if that is not meant, run ALTER PUBLICATION {commands.quote_identifier(name)}"
                     f" SET TABLE with {table.quoted} by its name alone",
                     {"publication": name, "table": table.full_name},
@@ -268,19 +268,19 @@ def _steps(name: str, plan: Plan, state: PublicationState) -> Iterator[Finding]:
             "ok", f'publication "{name}" has what the triggers need', details={"operations": sorted(state.operations)}
         )
     for statement in plan.todo:
-        details = {"publication": name, "statement": statement.sql}
+        details = {"publication": name, "statement": statement.text}
         if state.owned:
             yield Finding(
                 "warning",
                 f'publication "{name}" is out of step with the triggers',
-                f"start pgbridge, or run pgbridge init, which runs: {statement.sql}",
+                f"start pgbridge, or run pgbridge init, which runs: {statement.text}",
                 details,
             )
         else:
             yield Finding(
                 "error" if statement.needed else "warning",
                 f'publication "{name}" is out of step with the triggers, and "{plan.server.user}" may not change it',
-                f"let a DBA run: {statement.sql}",
+                f"let a DBA run: {statement.text}",
                 details,
             )
 

@@ -16,6 +16,16 @@ How it is made, and why:
   anyway. Nothing that can be captured is left out, and nobody's writes fail. `init` makes both before the slot, the
   companion even if it is empty: the server looks publications up as they were when a change was made, so that one
   made later could not be named in a stream that begins before it.
+- With `push_down: auto` the companion also takes the tables of which no trigger wants updates or deletes, and wherever
+  inserts alone are published a table may have a row filter (`push_down.py`): only there can neither change what an
+  event says, or make anybody's writes fail. The server keeps columns that a row filter reads from being dropped or
+  given another type.
+- An ordinal counts what the server sends, and it sends each change as the publication was then, so a resend numbers
+  the same. One case is different: of a transaction that wrote to a table before *and* committed after the table's
+  part in a publication was altered, the server may send another choice of rows the next time, as it keeps what it
+  looked up for one transaction into the next. So a table's filter changes, and it moves from one publication to the
+  other, only under a lock that waits for its writers. Where the lock is not had soon a filter waits for the next
+  start; what the triggers can't do without is done all the same, like everything else here that needs no lock.
 - Stored generated columns are published where the server can (18 and later): a record has all of its row.
 - Our own tables are never published.
 """
@@ -26,13 +36,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bridge.config import Settings
-from bridge.errors import BridgeError, SourceMisconfigured
+from bridge.errors import BridgeError, SourceMisconfigured, TableBusy
 from bridge.source import commands
 from bridge.source.alterations import statements
 from bridge.source.commands import Statement
 from bridge.source.needs import Wanted, wanted
 from bridge.source.published import PublicationState, Server, ask_server, inspect
-from bridge.source.queries import Queries
+from bridge.source.queries import Queries, run
 from bridge.source.tables import Table, list_tables
 
 
@@ -99,11 +109,10 @@ async def prepare(session: Queries, settings: Settings, *, strict: bool = True) 
         ConfigError: a pattern matches nothing, or what PostgreSQL does not publish.
         SourceMisconfigured: the publication is missing, or is out of step and we may not change it.
     """
-    name = settings.source.publication
     found = await plan(session, settings)
     if found.state is None:
         raise SourceMisconfigured(
-            f'publication "{name}" does not exist',
+            f'publication "{settings.source.publication}" does not exist',
             remedy="create it with: pgbridge init"
             if settings.source.manage
             else "create it before the slot, or set source.manage to true and run: pgbridge init",
@@ -111,14 +120,27 @@ async def prepare(session: Queries, settings: Settings, *, strict: bool = True) 
     if found.needs.faults and strict:
         raise combined(found.needs.faults)
     warnings = [*map(str, found.needs.faults), *found.warnings]
+    refused = await _alter(session, found)
+    if found.todo and not refused:
+        # One that published updates until now may have row filters from here on.
+        refused = await _alter(session, await plan(session, settings))
+    return [*warnings, *refused]
+
+
+async def _alter(session: Queries, found: Plan) -> list[str]:
+    """Run what is to be done; returns what could not be, and can wait."""
+    warnings = []
     for statement in found.todo:
         try:
-            await session.query(statement.sql)
+            await run(session, statement)
+        except TableBusy as error:
+            warnings.append(f"the publication can't be narrowed now, and will be at the next start: {error.message}")
         except SourceMisconfigured as error:
+            name = "" if found.state is None else found.state.name
             refused = SourceMisconfigured(
                 f'publication "{name}" is out of step with the triggers, and this role may not change it:'
                 f" {error.message}",
-                remedy=f"let a DBA run: {statement.sql}",
+                remedy=f"let a DBA run: {statement.text}",
             )
             if statement.needed:
                 raise refused from error

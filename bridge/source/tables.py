@@ -9,6 +9,7 @@ from typing import Final
 import orjson
 
 from bridge.source.commands import quote_qualified
+from bridge.source.libpq import Row
 from bridge.source.queries import Queries
 
 _PUBLISHABLE_KINDS: Final = frozenset({"r", "p"})
@@ -33,7 +34,11 @@ SELECT n.nspname, c.relname, c.oid, c.relkind, c.relpersistence, c.relreplident,
        END,
        pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT'),
        pg_catalog.pg_has_role(c.relowner, 'USAGE'),
-       (SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.pg_attribute a
+       (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(a.attname, pg_catalog.quote_ident(a.attname),
+                    a.atttypid::pg_catalog.int8, a.attgenerated <> '',
+                    (SELECT k.collisdeterministic AND k.oid < 16384 FROM pg_catalog.pg_collation k
+                      WHERE k.oid = a.attcollation)) ORDER BY a.attnum)
+          FROM pg_catalog.pg_attribute a
          WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
        (SELECT pg_catalog.json_agg(a.attname)
           FROM pg_catalog.pg_index i
@@ -48,6 +53,19 @@ SELECT n.nspname, c.relname, c.oid, c.relkind, c.relpersistence, c.relreplident,
    AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
  ORDER BY n.nspname, c.relname
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table."""
+
+    name: str
+    quoted: str
+    """As the server quotes it, which is only where it must."""
+    type_oid: int
+    generated: bool
+    plainly_collated: bool
+    """Whether texts that are equal here are the same characters, and the server's own collations say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +93,8 @@ class Table:
     """Names of its columns; none where that is not known."""
     key: frozenset[str] = frozenset()
     """Those of its replica identity where that is an index: of these alone the server sends old values."""
+    details: tuple[Column, ...] = ()
+    """The columns, in their order; none where they are not known."""
 
     @property
     def full_name(self) -> str:
@@ -102,25 +122,30 @@ async def list_tables(session: Queries) -> list[Table]:
     Raises:
         SourceError: the server refused.
     """
-    return [
-        Table(
-            schema=schema or "",
-            name=name or "",
-            oid=int(oid or 0),
-            kind=kind or "",
-            persistence=persistence or "",
-            identity=_IDENTITY_NAMES.get(identity or "", ""),
-            identifies_rows=identifies == "t",
-            ancestors=frozenset(int(ancestor) for ancestor in (ancestors or "").split()),
-            readable=readable == "t",
-            owned=owned == "t",
-            columns=frozenset(orjson.loads(columns or "[]")),
-            key=frozenset(orjson.loads(key or "[]")),
-        )
-        for schema, name, oid, kind, persistence, identity, identifies, ancestors, readable, owned, columns, key in (
-            await session.query(_TABLES)
-        )
-    ]
+    return [_table(row) for row in await session.query(_TABLES)]
+
+
+def _table(row: Row) -> Table:
+    schema, name, oid, kind, persistence, identity, identifies, ancestors, readable, owned, *lists = row
+    columns, key = (orjson.loads(listed or "[]") for listed in lists)
+    return Table(
+        schema=schema or "",
+        name=name or "",
+        oid=int(oid or 0),
+        kind=kind or "",
+        persistence=persistence or "",
+        identity=_IDENTITY_NAMES.get(identity or "", ""),
+        identifies_rows=identifies == "t",
+        ancestors=frozenset(int(ancestor) for ancestor in (ancestors or "").split()),
+        readable=readable == "t",
+        owned=owned == "t",
+        columns=frozenset(column[0] for column in columns),
+        key=frozenset(key),
+        details=tuple(
+            Column(column, quoted, type_oid, generated=generated, plainly_collated=plainly_collated is True)
+            for column, quoted, type_oid, generated, plainly_collated in columns
+        ),
+    )
 
 
 def leaves(table: Table, tables: Iterable[Table]) -> list[Table]:

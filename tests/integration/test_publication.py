@@ -11,6 +11,7 @@ import pytest
 from bridge.config import Settings, parse
 from bridge.errors import ConfigError, SourceMisconfigured
 from bridge.source import publication
+from bridge.source.queries import run
 from bridge.source.session import connected
 
 Published = dict[str, set[str]]
@@ -53,7 +54,7 @@ async def apply(admin: psycopg.Connection, settings: Settings, *, make_companion
     async with connected(dsn_of(admin)) as session:
         plan = await publication.plan(session, settings, make_companion=make_companion)
         for statement in plan.todo:
-            await session.query(statement.sql)
+            await run(session, statement)
         again = await publication.plan(session, settings)
         assert again.todo == (), "what was just brought in step is in step"
     return plan
@@ -71,10 +72,21 @@ def operations(admin: psycopg.Connection, name: str) -> tuple[bool, ...]:
 
 
 async def test_publication_has_the_tables_and_operations_of_all_triggers(admin: psycopg.Connection):
-    settings = settings_for({"a": ["public.users"], "b": ["shop.order*"]}, a="[insert]", b="[insert, delete, truncate]")
-    await apply(admin, settings)
+    tables = {"a": ["public.users"], "b": ["shop.order*"]}
+    await apply(admin, settings_for(tables, a="[insert, delete]", b="[insert, delete, truncate]"))
     assert published(admin, "feed") == {"public.users", "shop.orders", "shop.order_items"}
     assert operations(admin, "feed") == (True, False, True, True)
+
+
+async def test_table_of_which_only_inserts_are_wanted_is_published_beside_the_others(admin: psycopg.Connection):
+    tables = {"a": ["public.users"], "b": ["shop.order*"]}
+    await apply(admin, settings_for(tables, a="[insert]", b="[insert, delete, truncate]"))
+    assert published(admin, "feed") == {"shop.orders", "shop.order_items"}
+    assert published(admin, "feed_inserts") == {"public.users"}
+    assert operations(admin, "feed_inserts") == (True, False, False, True)
+    await apply(admin, settings_for(tables, b="[insert, delete, truncate]"))
+    assert published(admin, "feed") == {"public.users", "shop.orders", "shop.order_items"}
+    assert published(admin, "feed_inserts") == set()
 
 
 async def test_publication_follows_the_triggers(admin: psycopg.Connection):

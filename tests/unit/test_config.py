@@ -12,7 +12,6 @@ from jsonschema import Draft202012Validator
 from bridge.config import load, parse
 from bridge.config.document import DocumentError, parse_yaml
 from bridge.config.load import override_variables
-from bridge.config.not_yet import NOT_YET
 from bridge.config.schema import json_schema
 from bridge.errors import ConfigError
 from bridge.secret import Secret
@@ -649,24 +648,19 @@ class TestRefusals:
         assert "numeric" in message
 
 
-NOT_BUILT = {
-    "source.push_down": one_trigger().replace("source: {", "source: {push_down: auto, ", 1),
-}
+class TestPushDown:
+    def test_it_is_on_unless_it_is_turned_off(self):
+        held = {
+            written: parse(one_trigger().replace("source: {", f"source: {{{written}", 1), {}).source.push_down
+            for written in ("", "push_down: auto, ", "push_down: off, ", "push_down: 'off', ")
+        }
+        assert list(held.values()) == ["auto", "auto", "off", "off"]
 
-
-class TestNotYet:
-    @pytest.mark.parametrize("key", NOT_YET)
-    def test_a_setting_that_is_not_built_is_refused_rather_than_ignored(self, key):
-        message = refusal(NOT_BUILT[key], {})
-        assert "is not available in this version; " in message
-        assert key.rpartition(".")[2] in message
-
-    def test_the_default_value_of_such_a_setting_may_be_written(self):
-        text = one_trigger(
-            "changed: []",
-            target="{lambda: {function_name: f, envelope: pgbridge}}",
-        )
-        parse(text + "backlog: {after_seconds: 60}", {})
+    def test_another_word_is_refused_with_those_that_would_do(self):
+        message = refusal(one_trigger().replace("source: {", "source: {push_down: always, ", 1), {})
+        assert "source.push_down" in message
+        assert "auto" in message
+        assert "off" in message
 
 
 class TestSchema:
@@ -686,7 +680,7 @@ class TestSchema:
 
     @pytest.mark.parametrize(
         "text",
-        [one_trigger("batch_size: 0"), one_trigger("nope: 1"), one_trigger(target="{}"), *NOT_BUILT.values()],
+        [one_trigger("batch_size: 0"), one_trigger("nope: 1"), one_trigger(target="{}")],
     )
     def test_it_refuses_what_the_loader_refuses(self, text):
         refusal(text, {})
