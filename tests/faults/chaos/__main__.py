@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import click
+import psycopg
 
 from bridge.local.postgres import EmbeddedPostgres
 from chaos import faults
@@ -30,7 +33,7 @@ class Row:
 
 async def run_once(server: EmbeddedPostgres, fault: faults.Fault, folder: Path, *, seed: int, rate: int) -> Tally:
     """One fault under load, and its reconciliation."""
-    async with Rig(server, folder, seed=seed, rate=rate, poison=fault.poison) as rig:
+    async with Rig(server, folder, seed=seed, rate=rate, poison=fault.poison, after_seconds=fault.after_seconds) as rig:
         rig.workload.start()
         await fault.act(rig, fault.times)
         return await rig.finish()
@@ -84,7 +87,7 @@ async def storm(chosen: Sequence[faults.Fault], *, minutes: float, rounds: int, 
                 started = time.monotonic()
                 try:
                     tally = await run_once(server, fault, folder, seed=its_seed, rate=rate)
-                except (AssertionError, TimeoutError) as error:
+                except (AssertionError, TimeoutError, psycopg.Error) as error:
                     rows[fault.name].failures += 1
                     click.echo(f"FAILED {fault.name}: {type(error).__name__} {error}; logs are in {folder}", err=True)
                     server.start()
@@ -103,9 +106,9 @@ async def storm(chosen: Sequence[faults.Fault], *, minutes: float, rounds: int, 
         changes, kills = sum(tally.report.changes for tally in tallies), sum(tally.kills for tally in tallies)
         adjacent = sum(tally.adjacent_commits for tally in tallies)
         click.echo(f"{changes:,} changes, {kills} kills, {adjacent:,} pairs of adjacent commits, seed {seed}")
-    good = not any(row.failures or any(tally.report.faults for tally in row.tallies) for row in rows.values())
-    if good:
-        shutil.rmtree(scratch)
+        good = not any(row.failures or any(tally.report.faults for tally in row.tallies) for row in rows.values())
+        if good:
+            shutil.rmtree(scratch)
     return good
 
 
@@ -129,8 +132,32 @@ def main(
     if not chosen:
         raise click.UsageError("no fault has such a name; see --list")
     seed = random.randrange(2**32) if seed is None else seed
-    if not asyncio.run(storm(chosen, minutes=minutes, rounds=rounds, seed=seed, rate=rate)):
-        sys.exit(1)
+    sys.exit(asyncio.run(until_told(storm(chosen, minutes=minutes, rounds=rounds, seed=seed, rate=rate))))
+
+
+async def until_told(work: Coroutine[Any, Any, bool]) -> int:
+    """
+    The exit code: of the work, or of SIGINT or SIGTERM, which end it as an error would, with everything put away.
+
+    The processes of a run have sessions of their own, so that what the terminal sends is for us alone.
+    """
+    loop, told = asyncio.get_running_loop(), []
+    working = loop.create_task(work)
+
+    def end(number: signal.Signals) -> None:
+        if not told:
+            click.echo("ending the processes of this run", err=True)
+            working.cancel()
+        told.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end, number)
+    try:
+        return 0 if await working else 1
+    except asyncio.CancelledError:
+        if not told:
+            raise
+        return 128 + told[0]
 
 
 if __name__ == "__main__":

@@ -9,15 +9,18 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import psycopg
 
 from chaos import workload
 from chaos.points import POINTS
 from chaos.receiver import STUCK
-from chaos.rig import Rig
+from chaos.rig import LIMIT_SECONDS, Rig
 
 Act = Callable[[Rig, int], Awaitable[None]]
+Stuck = tuple[int, int, int]
+"""Where the commit before it ends, where its own begins, and its ordinal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +32,18 @@ class Fault:
     """Takes the rig, and how many times it is to happen."""
     times: int = 2
     poison: bool = False
+    after_seconds: float = 2
+    """How long a change may wait before it moves to the backlog."""
     briefly: bool = False
-    """It is part of the short form."""
+    """It is part of `make chaos ARGS=--short`."""
 
 
 ALL: dict[str, Fault] = {}
 
 
-def fault(name: str, *, times: int = 2, poison: bool = False, briefly: bool = False) -> Callable[[Act], Act]:
+def fault(name: str, *, times: int = 2, **more: Any) -> Callable[[Act], Act]:
     def register(act: Act) -> Act:
-        ALL[name] = Fault(name, act, times, poison, briefly)
+        ALL[name] = Fault(name, act, times, **more)
         return act
 
     return register
@@ -297,7 +302,7 @@ async def answers_lost(rig: Rig, times: int) -> None:
     for _ in range(times):
         lost = rig.target.lost_answers
         rig.target.lose_answers(5)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LIMIT_SECONDS):
             while rig.target.lost_answers < lost + 5:
                 await asyncio.sleep(0.02)
         await rig.recovers()
@@ -352,19 +357,18 @@ async def receiver_killed(rig: Rig, times: int) -> None:
         await rig.recovers()
 
 
-def stuck(commit: Callable[[Rig], None]) -> Act:
-    """Others pass it and settle, its checkpoint stays behind, and the process dies: only here nothing bounds repeats."""
+def stuck(commit: Callable[[Rig], Stuck]) -> Act:
+    """Others pass it and settle, its checkpoint stays behind, and the process dies."""
 
     async def act(rig: Rig, times: int) -> None:
-        rig.bounded = False
         for _ in range(times):
             rig.refuse_stuck_rows()
             process = await rig.start()
             await rig.recovers()
-            await asyncio.to_thread(commit, rig)
-            # Twice, so that what came before the second has been saved.
+            end_lsn, commit_lsn, ordinal = await asyncio.to_thread(commit, rig)
             await rig.recovers()
-            await rig.recovers()
+            await rig.confirms(end_lsn)
+            await rig.stores((commit_lsn, ordinal - 1))
             await rig.kill(process)
             rig.take_stuck_rows()
         await rig.start()
@@ -373,19 +377,31 @@ def stuck(commit: Callable[[Rig], None]) -> Act:
     return act
 
 
-def commit_beside_it(rig: Rig) -> None:
+def commit_beside_it(rig: Rig) -> Stuck:
+    """Until the commit record of what is stuck touches the one before."""
     payloads = [f"beside it {number}" for number in range(workload.WRITERS)]
     payloads[workload.WRITERS // 2] = STUCK
-    workload.commit_side_by_side(rig.dsn, payloads)
+    while True:
+        known = len(rig.truth.changes)
+        workload.commit_side_by_side(rig.dsn, payloads)
+        rig.truth.read()
+        for change in rig.truth.changes[known:]:
+            if change.values.get("payload") == STUCK and change.commit_lsn in rig.truth.adjacent_commits:
+                return change.commit_lsn, change.commit_lsn, change.ordinal
 
 
-def copy_around_it(rig: Rig) -> None:
+def copy_around_it(rig: Rig) -> Stuck:
     with psycopg.connect(rig.dsn) as connection:
         workload.copy_rows(connection, odd_one=STUCK)
+    rig.truth.read()
+    (stuck,) = [change for change in rig.truth.changes if change.values.get("payload") == STUCK]
+    before = max(change.end_lsn for change in rig.truth.changes if change.end_lsn < stuck.end_lsn)
+    return before, stuck.commit_lsn, stuck.ordinal
 
 
-fault("one of many commits stuck, then a kill", times=1, briefly=True)(stuck(commit_beside_it))
-fault("one row of a COPY stuck, then a kill", times=1, briefly=True)(stuck(copy_around_it))
+for _name, _commit in {"one of many commits": commit_beside_it, "one row of a COPY": copy_around_it}.items():
+    # Not for its age does it get a row.
+    fault(f"{_name} stuck, then a kill", times=1, after_seconds=3600, briefly=True)(stuck(_commit))
 
 
 @fault("target away until the backlog, and back", times=1)
@@ -404,7 +420,6 @@ async def to_the_backlog_and_back(rig: Rig, times: int) -> None:
 
 def backlog_killed(point: str) -> Act:
     async def act(rig: Rig, times: int) -> None:
-        rig.bounded = False
         since = rig.log.stat().st_size
         rig.target.refuse()
         process = await rig.start()
@@ -481,7 +496,6 @@ async def taken_over(rig: Rig, times: int) -> None:
 
 @fault("everything at once", times=8)
 async def everything_at_once(rig: Rig, times: int) -> None:
-    rig.bounded = False
     process = await rig.start()
     await rig.arrives()
     happenings = [

@@ -33,6 +33,9 @@ FAULTS = Path(__file__).parents[1]
 PGBRIDGE = ("-c", "from bridge.cli import main; main()")
 LAUNCHER = ("-m", "chaos.launcher")
 
+LIMIT_SECONDS = 300.0
+"""Of every wait; far above what anything takes on a busy machine."""
+
 SERVER_SETTINGS = {
     # A half-open link is found after this long, by the server and by us.
     "wal_sender_timeout": "3s",
@@ -54,7 +57,7 @@ CONFIGURATION = """\
 source: {{dsn: "{source}", slot: {slot}, publication: {slot}}}
 store: {{dsn: "{store}"}}
 admin: {{listen: null}}
-backlog: {{after_seconds: 2}}
+backlog: {{after_seconds: {after_seconds}}}
 triggers:
   everything:
     tables: ["chaos.*"]
@@ -73,9 +76,12 @@ WANTED = {
     "singles": frozenset({"chaos.account"}),
 }
 
-ARRIVAL_SECONDS = 90.0
-"""Far above what anything takes on a busy machine."""
 POLL_SECONDS = 0.02
+CHECKPOINT = "SELECT commit_lsn - '0/0'::pg_lsn, ordinal FROM pgbridge.checkpoints WHERE trigger = %s"
+
+
+class Lost(AssertionError):
+    """The slot is confirmed, nothing is parked, and what was waited for has not come."""
 
 
 @dataclass(slots=True)
@@ -98,8 +104,8 @@ class Rig:
         seed: of the fault's choices.
         rate: transactions a second.
         poison: the load has rows that the receiver refuses for good.
+        after_seconds: how long a change may wait before it moves to the backlog.
         lie: a fault planted in every bridge process (`lies.py`).
-        patience_seconds: when nothing has come for so long, what is missing counts as lost.
 
     Attributes:
         source: between the bridge and the server, for the replication connection.
@@ -117,12 +123,12 @@ class Rig:
         seed: int,
         rate: int,
         poison: bool = False,
+        after_seconds: float = 2,
         lie: str | None = None,
-        patience_seconds: float = ARRIVAL_SECONDS,
     ) -> None:
         self.server = server
+        self._after_seconds = after_seconds
         self._lie = {} if lie is None else {"lie": lie}
-        self._patience_seconds = patience_seconds
         self.folder = folder
         self.random = random.Random(seed)
         self.name = f"chaos_{secrets.token_hex(4)}"
@@ -139,8 +145,6 @@ class Rig:
         self.processes: list[asyncio.subprocess.Process] = []
         self.kills = 0
         self.recovery_seconds: list[float] = []
-        self.bounded = not poison
-        """Whether the number of repeats is. It is not where a change stays unsettled while others pass it and settle."""
         self.two_at_once = False
         self._receiver: asyncio.subprocess.Process | None = None
         self._receiver_port = _free_port()
@@ -168,6 +172,7 @@ class Rig:
             CONFIGURATION.format(
                 source=self._through(self.source), store=self._through(self.store), slot=self.name,
                 port=self.target.port, batch=BATCH, factor=FACTOR, singles=SINGLES_FACTOR,
+                after_seconds=self._after_seconds,
             )
         )  # fmt: skip
         await self.start_receiver()
@@ -221,7 +226,7 @@ class Rig:
 
     async def dies(self, process: asyncio.subprocess.Process) -> None:
         """Wait for the death that was planned for it."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LIMIT_SECONDS):
             code = await process.wait()
         assert code == -signal.SIGKILL, f"it ended with {code} and never came to the point\n{self.log_tail()}"
         self.kills += 1
@@ -229,16 +234,17 @@ class Rig:
     async def stop(self, process: asyncio.subprocess.Process) -> None:
         """A clean stop."""
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LIMIT_SECONDS):
             code = await process.wait()
-        assert code == 0, f"a clean stop ended with {code}\n{self.log_tail()}"
+        # A process with a fault planted in it may have noticed.
+        assert code == 0 or self._lie, f"a clean stop ended with {code}\n{self.log_tail()}"
 
     async def start_receiver(self) -> None:
         self._receiver = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "chaos.receiver", str(self.ledger), str(self._receiver_port),
-            env=self._environment(), stdout=asyncio.subprocess.PIPE,
+            env=self._environment(), stdout=asyncio.subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LIMIT_SECONDS):
             assert await self._receiver.stdout.readline(), "the receiver ended at once"
 
     async def kill_receiver(self) -> None:
@@ -252,7 +258,7 @@ class Rig:
         with self.log.open("ab") as log:
             return await asyncio.create_subprocess_exec(
                 sys.executable, *program, command, "--config", str(self.configuration),
-                env=environment, stdout=log, stderr=log,
+                env=environment, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
     def _environment(self) -> dict[str, str]:
@@ -264,7 +270,7 @@ class Rig:
         """Wait until so many more events have come, of those that had not come before."""
         self.arrivals.read()
         wanted = len(self.arrivals.first) + count
-        async with asyncio.timeout(self._patience_seconds):
+        async with asyncio.timeout(LIMIT_SECONDS):
             while len(self.arrivals.first) < wanted:
                 self._must_live()
                 await asyncio.sleep(POLL_SECONDS)
@@ -273,20 +279,45 @@ class Rig:
     async def recovers(self) -> None:
         """Commit something now, and take the time until it arrives."""
         started = time.monotonic()
-        row = await asyncio.to_thread(workload.probe, self.dsn)
-        async with asyncio.timeout(self._patience_seconds):
-            while not any(
+        row, lsn = await asyncio.to_thread(workload.probe, self.dsn)
+
+        def came() -> bool:
+            return any(
                 event["metadata"]["table_name"] == "probe" and event["record"]["id"] == row
                 for _, event in self.arrivals.read()
-            ):
+            )
+
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while not came():
                 self._must_live()
+                if self.watch.has_passed(lsn) and not came():
+                    raise Lost(f"the row committed before {lsn:X} is lost\n{self.log_tail()}")
                 await asyncio.sleep(POLL_SECONDS)
         self.recovery_seconds.append(time.monotonic() - started)
 
+    async def confirms(self, lsn: int) -> None:
+        """Wait until everything up to this position is seen to be confirmed."""
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while self.watch.confirmed_lsn < lsn:
+                self._must_live()
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def stores(self, position: tuple[int, int], trigger: str = "everything") -> None:
+        """Wait until a trigger's checkpoint is at least at this commit LSN and ordinal."""
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            async with asyncio.timeout(LIMIT_SECONDS):
+                while True:
+                    row = connection.execute(CHECKPOINT, (trigger,)).fetchone()
+                    if row is not None and (int(row[0]), row[1]) >= position:
+                        return
+                    self._must_live()
+                    await asyncio.sleep(POLL_SECONDS)
+
     async def logged(self, event: str, *, since: int = 0) -> None:
         """Wait until a log event of that name was written, after the first `since` bytes of the log."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LIMIT_SECONDS):
             while f'"event": "{event}"' not in self.log.read_bytes()[since:].decode():
+                self._must_live(all_of_them=True)
                 await asyncio.sleep(POLL_SECONDS)
 
     def refuse_stuck_rows(self) -> None:
@@ -296,9 +327,12 @@ class Rig:
     def take_stuck_rows(self) -> None:
         self.ledger.with_name(STUCK_FILE).unlink(missing_ok=True)
 
-    def _must_live(self) -> None:
+    def _must_live(self, *, all_of_them: bool = False) -> None:
+        """Of those that nobody has killed or stopped, at least one, or all."""
         ended = [process.returncode for process in self.processes if process.returncode is not None]
         assert len(ended) < len(self.processes), f"every process has ended: {ended}\n{self.log_tail()}"
+        by_itself = [code for code in ended if code not in (0, -signal.SIGKILL)]
+        assert not (all_of_them and by_itself), f"a process has ended by itself: {by_itself}\n{self.log_tail()}"
 
     def log_tail(self) -> str:
         return self.log.read_bytes()[-4000:].decode(errors="replace")
@@ -327,28 +361,28 @@ class Rig:
             most_repeats=self._most_repeats(),
             torn_repeats=self.two_at_once,
         )
-        return Tally(report, self.kills, self.recovery_seconds, self.truth.adjacent_commits)
+        return Tally(report, self.kills, self.recovery_seconds, len(self.truth.adjacent_commits))
 
     async def _all_arrive(self) -> None:
-        """Or nothing more comes: then the reconciliation will say what is missing."""
+        """Or nothing more can come: then the reconciliation will say what is missing."""
+        end = max((change.end_lsn for change in self.truth.changes), default=0)
         due = {
             (trigger, change.id)
             for trigger, tables in WANTED.items()
             for change in self.truth.changes
             if change.table in tables
         }
-        deadline = time.monotonic() + self._patience_seconds
-        while due and time.monotonic() < deadline:
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while time.monotonic() < deadline:
+            nothing_comes = self.watch.has_passed(end) or all(each.returncode is not None for each in self.processes)
             if self.arrivals.read():
-                deadline = time.monotonic() + self._patience_seconds
+                deadline = time.monotonic() + LIMIT_SECONDS
             due = {name for name in due if name not in self.arrivals.first and name not in self.watch.letters}
-            if due and all(process.returncode is not None for process in self.processes):
+            if nothing_comes or not due:
                 return
             await asyncio.sleep(POLL_SECONDS)
 
-    def _most_repeats(self) -> int | None:
-        if not self.bounded:
-            return None
+    def _most_repeats(self) -> int:
         calls = self.target.lost_answers + self.target.links_cut
         return (self.kills + self.two_at_once) * LOST_WITH_A_PROCESS + calls * BATCH
 

@@ -29,6 +29,11 @@ class Change:
     values: dict[str, str | None]
     """As text, of the new row; of the old one for a delete. Without columns that were not sent."""
 
+    @property
+    def ordinal(self) -> int:
+        """In its transaction."""
+        return int(self.id.partition("-")[2])
+
 
 @dataclass(frozen=True, slots=True)
 class _Relation:
@@ -48,8 +53,8 @@ class Truth:
         self._slot = slot
         self._relations: dict[int, _Relation] = {}
         self.changes: list[Change] = []
-        self.adjacent_commits = 0
-        """Commit records that start exactly where the one before ends."""
+        self.adjacent_commits: set[int] = set()
+        """The commit records that start exactly where the one before ends."""
         self._last_end = 0
 
     def create(self) -> None:
@@ -85,7 +90,8 @@ class Truth:
             elif kind == b"C":
                 lsn, end_lsn = struct.unpack_from(">QQ", data, 2)
                 assert lsn == commit_lsn, "Commit and Begin name two positions"
-                self.adjacent_commits += self._last_end == commit_lsn
+                if self._last_end == commit_lsn:
+                    self.adjacent_commits.add(commit_lsn)
                 self._last_end = end_lsn
                 for number, table, action, keys, values in found:
                     yield Change(f"{commit_lsn:016X}-{number:010d}", commit_lsn, end_lsn, table, action, keys, values)

@@ -37,6 +37,9 @@ class Watch:
         self.glances: list[Glance] = []
         self.letters: set[tuple[str, str]] = set()
         self._parked: set[tuple[str, str]] = set()
+        self.confirmed_lsn = 0
+        """Where the slot stood when it was last looked at."""
+        self._passed_lsn = 0
 
     def start(self) -> None:
         self._task = asyncio.create_task(asyncio.to_thread(self._watch))
@@ -45,6 +48,10 @@ class Watch:
         self._stop.set()
         if self._task is not None:
             await self._task
+
+    def has_passed(self, lsn: int) -> bool:
+        """Whether nobody will send anything of before this position any more: it is confirmed, and nothing is parked."""
+        return self._passed_lsn >= lsn
 
     def _watch(self) -> None:
         while not self._stop.is_set():
@@ -62,7 +69,11 @@ class Watch:
         row = connection.execute(LOOK, (self._slot,)).fetchone()
         if row is None or row[0] is None:
             return
-        parked = set(connection.execute(BACKLOG).fetchall()) - self._parked
+        self.confirmed_lsn = int(row[0])
+        rows = set(connection.execute(BACKLOG).fetchall())
+        if not rows:
+            self._passed_lsn = self.confirmed_lsn
+        parked = rows - self._parked
         self._parked |= parked
         letters = connection.execute(LETTERS, (self._last_letter,)).fetchall()
         if letters:

@@ -128,7 +128,7 @@ class Workload:
         while not self._stop.is_set():
             process = await asyncio.create_subprocess_exec(
                 *self._command, "--random-seed", str(self._random.getrandbits(30)), self._dsn,
-                stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
             ended = asyncio.create_task(process.wait())
             while not self._stop.is_set() and not ended.done():
@@ -173,7 +173,9 @@ def commit_side_by_side(dsn: str, payloads: list[str]) -> None:
             connection.commit()
 
 
-def probe(dsn: str) -> int:
-    """Commit one row now; its id."""
+def probe(dsn: str) -> tuple[int, int]:
+    """Commit one row now; its id, and a position behind its commit."""
     with psycopg.connect(dsn, autocommit=True) as connection:
-        return connection.execute("INSERT INTO chaos.probe (payload) VALUES ('here') RETURNING id").fetchone()[0]
+        (row,) = connection.execute("INSERT INTO chaos.probe (payload) VALUES ('here') RETURNING id").fetchone()
+        (lsn,) = connection.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn").fetchone()
+        return row, int(lsn)
