@@ -12,6 +12,9 @@ The way of the whole trigger:
 - *returning*: what is admitted is parked, and stays so, while the last pages are read; then it goes into the lanes
   behind them. There is the seam: nothing is left unread, and nothing of what follows has been written.
 
+A trigger that had to go again soon after it came back has to show that it keeps pace, before it comes back once more:
+under a load that comes in bursts it would go to and fro else, and each way costs more than staying.
+
 The way of one change. Until its row is committed the slot keeps it (it is unsettled in the tracker), from then on the
 table does; so at every moment a process that dies finds it again.
 
@@ -56,6 +59,11 @@ EVENT_OVERHEAD_BYTES: Final = 400
 # Most on a page: a page is decoded in one go, and others share the loop.
 PAGE_EVENTS: Final = 2000
 PAGE_BYTES: Final = 1 << 20
+# Who stays live for so long has come back for good.
+SETTLED_SECONDS: Final = 60.0
+# What has to go again sooner stays for at least so long once it keeps pace, twice as long each further time.
+FIRST_TRIAL_SECONDS: Final = 5.0
+LONGEST_TRIAL_SECONDS: Final = 60.0
 # Most rows in one save besides its bytes, for the same reason.
 MOVE_EVENTS: Final = 10_000
 
@@ -150,6 +158,10 @@ class Backlog:
         self._at_end = False  # the last page was empty, and no row has been written since
         self._waits_for_save = False  # what comes next behind the cursor is parking or moving
         self._reached_at: float | None = None  # commit time of what was loaded last, or evicted
+        self._now = 0.0
+        self._live_since = float("-inf")
+        self._keeps_pace_since: float | None = None
+        self._trial_seconds = 0.0
 
     # -- what a caller may see -----------------------------------------------------------------------------------------
 
@@ -240,6 +252,11 @@ class Backlog:
             self._parking = deque(sorted([*parked, *self._parking], key=_id))
         if self.is_live:
             self._skip.clear()
+            self._keeps_pace_since = None
+            if self._now - self._live_since < SETTLED_SECONDS:
+                self._trial_seconds = min(max(FIRST_TRIAL_SECONDS, 2 * self._trial_seconds), LONGEST_TRIAL_SECONDS)
+            else:
+                self._trial_seconds = 0.0
         in_memory = (self._loaded, self._held, self._in_lanes, self._finished, self._done)
         self._skip.difference_update(event.id for event in evicted)
         self._skip.update(event_id for some in in_memory for event_id in some if event_id > cursor)
@@ -314,7 +331,6 @@ class Backlog:
         """
         newly: list[Event] = []
         size = 0
-        self._look_for_the_way_back()
         if not self._moving:
             for event in in_slot:
                 if size >= room or len(newly) >= MOVE_EVENTS:
@@ -425,7 +441,6 @@ class Backlog:
         self.loaded_bytes += size
         self._unread_events = max(0, self._unread_events - len(fresh))
         self._unread_bytes = max(0, self._unread_bytes - size)
-        self._look_for_the_way_back()
         return fresh
 
     def page_failed(self, page: Page) -> None:
@@ -444,13 +459,26 @@ class Backlog:
         self._parking_bytes = 0
         self._skip.clear()
         self.mode = Mode.LIVE
+        self._live_since = self._now
         return events
 
-    def _look_for_the_way_back(self) -> None:
+    def look(self, now: float) -> None:
+        """
+        See whether the way back is open; called before a save, after a page, and every second or so.
+
+        Args:
+            now: monotonic time.
+        """
+        self._now = now
         needed = self._unread_bytes + self.loaded_bytes + self._parking_bytes
         if self.mode is Mode.BACKLOG:
+            if needed > min(self.bounds.after_bytes // 2, self.window):
+                self._keeps_pace_since = None
+                return
+            if self._keeps_pace_since is None:
+                self._keeps_pace_since = now
             settled_in = not self._parking or self._parking[0].event.id > self._through
-            if settled_in and not self._leaving() and needed <= min(self.bounds.after_bytes // 2, self.window):
+            if settled_in and not self._leaving() and now - self._keeps_pace_since >= self._trial_seconds:
                 self.mode = Mode.RETURNING
                 self._at_end = False
         elif self.mode is Mode.RETURNING and needed > self.bounds.after_bytes * 3 // 4:

@@ -297,15 +297,12 @@ class Dispatcher:
         """
         if self.backlog is None:
             return NO_MOVE
-        mode = self.backlog.mode
+        self._look_for_the_way_back()
         move = self.backlog.begin_save(self.tracker.unsettled(), room)
         if move.newly:
             self.tracker.settle(move.newly)
         self._exposed_by_save = self.tracker.settled_above
         self._come_back_if_due()
-        if self.backlog.mode is not mode:
-            # A save with nothing to write is not made, so its end would not see to what is due now.
-            asyncio.get_running_loop().call_soon(self.pump)
         return move
 
     def saved(self, settled_total: int) -> None:
@@ -365,6 +362,7 @@ class Dispatcher:
         backlog = self.backlog
         if backlog is None or self._stopped:
             return
+        self._look_for_the_way_back()
         now = self._clock.monotonic()
         oldest, bounds = self.tracker.oldest, backlog.bounds
         oldest_id = None if oldest is None else oldest.id
@@ -452,6 +450,7 @@ class Dispatcher:
             return
         self._read_failed = False
         taken = self.backlog.take_page(page, rows)
+        self.backlog.look(self._clock.monotonic())
         if taken:
             forgiven_after, forgiven_until = self._forgiven
             for row in taken:
@@ -471,6 +470,15 @@ class Dispatcher:
             self._failed(error)
             return
         self.pump()
+
+    def _look_for_the_way_back(self) -> None:
+        if self.backlog is None:
+            return
+        mode = self.backlog.mode
+        self.backlog.look(self._clock.monotonic())
+        if self.backlog.mode is not mode:
+            # Nobody else sees to the page that may be due now.
+            asyncio.get_running_loop().call_soon(self.pump)
 
     def _come_back_if_due(self) -> None:
         if self.backlog is None or not self._parks:

@@ -602,11 +602,87 @@ def test_a_row_that_somebody_else_took_out_is_not_waited_for():
     page = backlog.next_page()
     assert backlog.take_page(page, []) == []
     while backlog.mode is not backlog_room.Mode.LIVE:
+        backlog.look(0.0)
         backlog.begin_save([], 1 << 20)
         page = backlog.next_page()
         if page is not None:
             backlog.take_page(page, [])
         backlog.come_back()
+
+
+class Bursts:
+    """A trigger whose target takes 100 changes a second, while they come 180 at a time for 5 s, then not at all."""
+
+    def __init__(self) -> None:
+        self.backlog = Backlog(Bounds(300 * 500, 1 << 40, 1e9))
+        self.backlog.window = 150 * 500
+        self.queue: list[Event] = []  # in the lanes
+        self.table: list[Event] = []
+        self.in_slot: list[Event] = []
+        self.number = 0
+        self.flights: list[float] = []  # to the backlog
+
+    def second(self, now: float, coming: int) -> None:
+        backlog = self.backlog
+        came = [change(self.number + n) for n in range(coming)]
+        self.number += coming
+        if backlog.is_live:
+            self.queue += came
+            if sum(map(backlog_room.size_of, self.queue)) > backlog.bounds.after_bytes:
+                backlog.retreat(self.queue, no_charge, self.queue[-1].id)
+                self.in_slot, self.queue = self.queue, []
+                self.flights.append(now)
+        else:
+            backlog.park(came, sum(map(backlog_room.size_of, came)))
+            self.in_slot += came
+        done, self.queue = self.queue[:100], self.queue[100:]
+        backlog.settle(done)
+        backlog.look(now)
+        move = backlog.begin_save(self.in_slot, 1 << 30)
+        backlog.save_done()
+        self.in_slot = self.in_slot[len(move.newly) :]
+        removed = set(move.removed)
+        self.table = [each for each in self.table if each.id not in removed] + [row.event for row in move.parked]
+        while (page := backlog.next_page()) is not None:
+            rows = [backlog_room.Parked(each) for each in self.table if each.id > page.after][:100]
+            self.queue += [row.event for row in backlog.take_page(page, rows)]
+            backlog.look(now)
+        returned = backlog.come_back()
+        if returned is not None:
+            self.queue += returned
+            self.in_slot = []
+
+
+def test_a_trigger_under_a_load_in_bursts_stays_in_backlog_until_it_keeps_pace():
+    rig = Bursts()
+    for second in range(600):
+        rig.second(float(second), 180 if second % 10 < 5 else 0)
+    assert 2 <= len(rig.flights) <= 4, rig.flights
+    assert not rig.backlog.is_live
+    for second in range(600, 700):
+        rig.second(float(second), 80)
+    assert rig.backlog.is_live, "it keeps pace"
+    assert len(rig.flights) <= 4
+
+
+def test_the_first_way_back_is_open_at_once_and_further_ones_after_longer_and_longer():
+    backlog = Backlog(Bounds(100_000, 1 << 30, 60.0))
+    now = 1000.0
+    waits = []
+    for live_for in [0.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0, 100.0, 10.0]:
+        now += live_for
+        backlog.look(now)
+        backlog.retreat([], no_charge, b"")
+        began = now
+        while backlog.come_back() is None:
+            backlog.look(now)
+            page = backlog.next_page()
+            if page is None:
+                now += 0.5
+            else:
+                backlog.take_page(page, [])
+        waits.append(now - began)
+    assert waits == [0.0, 5.0, 10.0, 20.0, 40.0, 60.0, 60.0, 0.0, 5.0]
 
 
 class Stuck:
