@@ -14,7 +14,7 @@ from bridge.cli.output import on_one_line, print_json
 
 if TYPE_CHECKING:
     from bridge.config import Settings
-    from bridge.source.preflight import Finding
+    from bridge.source.findings import Finding
 
 _MARKS: Final = {"ok": "✓ ok     ", "warning": "! warning", "error": "✗ error  "}
 _COLORS: Final = {"ok": "green", "warning": "yellow", "error": "red"}

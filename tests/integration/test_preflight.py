@@ -19,7 +19,8 @@ from bridge.errors import ConfigError
 from bridge.lsn import LSN
 from bridge.secret import SecretResolver
 from bridge.source import facts, publication
-from bridge.source.preflight import Finding, examine
+from bridge.source.findings import Finding
+from bridge.source.preflight import examine
 from bridge.source.session import connected
 from bridge.store.factory import build_store
 from bridge.store.protocol import SourceIdentity
