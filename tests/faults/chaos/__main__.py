@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import shutil
 import signal
@@ -124,6 +125,7 @@ def main(
     minutes: float, rounds: int, seed: int | None, rate: int, only: tuple[str, ...], *, short: bool, listing: bool
 ) -> None:
     """Let everything go wrong, and compare what was committed with what arrived."""
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # of links that were cut it has much to say
     known = faults.short_form() if short else list(faults.ALL.values())
     chosen = [fault for fault in known if not only or any(part in fault.name for part in only)]
     if listing:

@@ -17,10 +17,11 @@ from chaos import workload
 from chaos.points import POINTS
 from chaos.receiver import STUCK
 from chaos.rig import LIMIT_SECONDS, Rig
+from chaos.truth import Change
 
 Act = Callable[[Rig, int], Awaitable[None]]
-Stuck = tuple[int, int, int]
-"""Where the commit before it ends, where its own begins, and its ordinal."""
+Stuck = tuple[int, Change]
+"""Where the commit before it ends, and itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,18 +358,17 @@ async def receiver_killed(rig: Rig, times: int) -> None:
         await rig.recovers()
 
 
-def stuck(commit: Callable[[Rig], Stuck]) -> Act:
+def stuck(commit: Callable[[Rig], Awaitable[Stuck]]) -> Act:
     """Others pass it and settle, its checkpoint stays behind, and the process dies."""
 
     async def act(rig: Rig, times: int) -> None:
         for _ in range(times):
-            rig.refuse_stuck_rows()
             process = await rig.start()
             await rig.recovers()
-            end_lsn, commit_lsn, ordinal = await asyncio.to_thread(commit, rig)
+            end_lsn, change = await commit(rig)
             await rig.recovers()
             await rig.confirms(end_lsn)
-            await rig.stores((commit_lsn, ordinal - 1))
+            await rig.stores((change.commit_lsn, change.ordinal - 1))
             await rig.kill(process)
             rig.take_stuck_rows()
         await rig.start()
@@ -377,26 +377,32 @@ def stuck(commit: Callable[[Rig], Stuck]) -> Act:
     return act
 
 
-def commit_beside_it(rig: Rig) -> Stuck:
-    """Until the commit record of what is stuck touches the one before."""
+async def commit_beside_it(rig: Rig) -> Stuck:
+    """The commit record of what is stuck begins where the one before ends."""
     payloads = [f"beside it {number}" for number in range(workload.WRITERS)]
     payloads[workload.WRITERS // 2] = STUCK
     while True:
-        known = len(rig.truth.changes)
-        workload.commit_side_by_side(rig.dsn, payloads)
-        rig.truth.read()
-        for change in rig.truth.changes[known:]:
-            if change.values.get("payload") == STUCK and change.commit_lsn in rig.truth.adjacent_commits:
-                return change.commit_lsn, change.commit_lsn, change.ordinal
+        rig.refuse_stuck_rows()
+        await asyncio.to_thread(workload.commit_side_by_side, rig.dsn, payloads)
+        change = await newest_stuck(rig)
+        if change.commit_lsn in rig.truth.adjacent_commits:
+            return change.commit_lsn, change
+        # Somebody else wrote in between.
+        rig.take_stuck_rows()
+        await rig.delivers(change)
 
 
-def copy_around_it(rig: Rig) -> Stuck:
+async def copy_around_it(rig: Rig) -> Stuck:
+    rig.refuse_stuck_rows()
     with psycopg.connect(rig.dsn) as connection:
         workload.copy_rows(connection, odd_one=STUCK)
-    rig.truth.read()
-    (stuck,) = [change for change in rig.truth.changes if change.values.get("payload") == STUCK]
-    before = max(change.end_lsn for change in rig.truth.changes if change.end_lsn < stuck.end_lsn)
-    return before, stuck.commit_lsn, stuck.ordinal
+    change = await newest_stuck(rig)
+    return max(each.end_lsn for each in rig.truth.changes if each.commit_lsn < change.commit_lsn), change
+
+
+async def newest_stuck(rig: Rig) -> Change:
+    await asyncio.to_thread(rig.truth.read)
+    return [change for change in rig.truth.changes if change.values.get("payload") == STUCK][-1]
 
 
 for _name, _commit in {"one of many commits": commit_beside_it, "one row of a COPY": copy_around_it}.items():

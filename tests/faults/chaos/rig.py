@@ -26,7 +26,7 @@ from chaos import workload
 from chaos.ledger import Arrivals
 from chaos.receiver import STUCK_FILE
 from chaos.reconcile import Report, reconcile
-from chaos.truth import Truth
+from chaos.truth import Change, Truth
 from chaos.watch import Watch
 
 FAULTS = Path(__file__).parents[1]
@@ -294,6 +294,14 @@ class Rig:
                     raise Lost(f"the row committed before {lsn:X} is lost\n{self.log_tail()}")
                 await asyncio.sleep(POLL_SECONDS)
         self.recovery_seconds.append(time.monotonic() - started)
+
+    async def delivers(self, change: Change, trigger: str = "everything") -> None:
+        """Wait until a change arrives."""
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while (trigger, change.id) not in self.arrivals.first:
+                self._must_live()
+                await asyncio.sleep(POLL_SECONDS)
+                self.arrivals.read()
 
     async def confirms(self, lsn: int) -> None:
         """Wait until everything up to this position is seen to be confirmed."""
