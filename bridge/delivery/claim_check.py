@@ -18,12 +18,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-import orjson
-
 from bridge.delivery.aws import AwsUnusable, service_client
 from bridge.delivery.lambda_errors import CREDENTIALS_REFUSED
 from bridge.delivery.outcome import Busy, Evidence, Misconfigured, Outcome, TooLarge
 from bridge.delivery.target import Invocation, Target, TargetFinding
+from bridge.triggers.forms.members import dump, members
 
 MEMBER: Final = "claim_check"
 
@@ -74,11 +73,11 @@ class ClaimCheckTarget:
         await self._inner.close()
 
     def _pointing(self, event: bytes, name: str, *, batched: bool) -> bytes:
-        document = orjson.loads(event)
+        document = members(event)
         digest = hashlib.sha256(event).hexdigest()
         pointer = {"bucket": self._bucket, "key": name, "bytes": len(event), "sha256": digest}
-        metadata = {**document["metadata"], MEMBER: True}
-        small = orjson.dumps({**document, "record": {MEMBER: pointer}, "changes": None, "metadata": metadata})
+        metadata = {**members(bytes(document["metadata"])), MEMBER: True}
+        small = dump({**document, "record": {MEMBER: pointer}, "changes": None, "metadata": metadata})
         return b'{"Records":[%b]}' % small if batched else small
 
     async def _store(self, name: str, event: bytes) -> Outcome | None:

@@ -22,6 +22,7 @@ import orjson
 from bridge.change import Position
 from bridge.delivery.decide import GivenUp
 from bridge.store.protocol import DeadLetter
+from bridge.triggers.forms.members import take_apart
 
 VERSION: Final = "1.0"
 
@@ -57,8 +58,8 @@ def failure_record(letter: DeadLetter, slot: str, *, location: Mapping[str, Any]
     """
     call = orjson.loads(letter.report or "{}")
     position = Position.parse(letter.event_id)
-    metadata = orjson.loads(letter.event)["metadata"]
-    committed = metadata.get("commit_timestamp") or _iso(letter.first_failed_at)
+    parts = take_apart(letter.event)
+    committed = parts.text("commit_timestamp") or _iso(letter.first_failed_at)
     record: dict[str, Any] = {
         "requestContext": {
             "requestId": letter.request_id,
@@ -76,7 +77,7 @@ def failure_record(letter: DeadLetter, slot: str, *, location: Mapping[str, Any]
         "PostgresBatchInfo": {
             "slot": slot,
             "trigger": letter.trigger,
-            "database": metadata.get("database"),
+            "database": parts.text("database"),
             "table": letter.table,
             "deadLetterId": letter.id,
             "error": letter.error,

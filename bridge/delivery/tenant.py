@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
-from typing import Any
 
-import orjson
+import msgspec
 
 from bridge.change import Event
+from bridge.triggers.forms.members import take_apart
 
 TENANT = re.compile(r"[A-Za-z0-9_.:/=+@ -]{1,256}")
 """What Lambda takes as a tenant's id."""
@@ -24,17 +25,17 @@ def tenant_reader(column: str, complete: Callable[[Event], bytes]) -> Callable[[
     """
 
     def read(event: Event) -> str | None:
-        document: dict[str, Any] = orjson.loads(complete(event))
-        for row in (document.get("record"), (document.get("metadata") or {}).get("keys")):
-            if isinstance(row, dict) and (tenant := _tenant(row.get(column))) is not None:
+        parts = take_apart(complete(event))
+        for row in (parts.record, parts.keys):
+            if row is not None and (tenant := _tenant(row.get(column))) is not None:
                 return tenant
         return None
 
     return read
 
 
-def _tenant(value: Any) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, str | int):
+def _tenant(value: msgspec.Raw | None) -> str | None:
+    if value is None or bytes(value)[:1] in {b"{", b"["}:
         return None
-    text = str(value)
-    return text if TENANT.fullmatch(text) else None
+    text = json.loads(bytes(value), parse_int=str, parse_float=lambda _: None)
+    return text if isinstance(text, str) and TENANT.fullmatch(text) else None

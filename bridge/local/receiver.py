@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -210,7 +211,7 @@ class Receiver:
         message_id = request.headers.get("webhook-id", "")
         kept = [Received(str(event["id"]), event, message_id, now) for event in events]
         if self._ledger is not None and kept:
-            lines = [orjson.dumps({"id": one.id, "at": one.at, "event": one.event}) + b"\n" for one in kept]
+            lines = [_line({"id": one.id, "at": one.at, "event": one.event}) for one in kept]
             # One write and one sync for all of a call: it is acknowledged as a whole.
             os.write(self._ledger, b"".join(lines))
             os.fsync(self._ledger)
@@ -237,7 +238,7 @@ class Receiver:
 def read_ledger(path: Path) -> list[dict[str, Any]]:
     """The lines of a ledger, each with `id`, `at` and `event`; a last line that was cut while written is left out."""
     whole, _, _ = path.read_bytes().rpartition(b"\n")
-    return [orjson.loads(line) for line in whole.splitlines()]
+    return [_parsed(line) for line in whole.splitlines()]
 
 
 @asynccontextmanager
@@ -282,11 +283,25 @@ def _verifiers(secrets: Sequence[str]) -> list[Callable[[bytes, Mapping[str, str
     return [verifier(secret) for secret in secrets]
 
 
+def _parsed(text: bytes) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:  # it is stricter than PostgreSQL's json type: lone surrogates, 1e400
+        return json.loads(text)
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(entry) + b"\n"
+    except TypeError:  # a lone surrogate, which it does not write
+        return json.dumps(entry).encode() + b"\n"
+
+
 def _events(body: bytes) -> list[Mapping[str, Any]] | None:
     """One event, `{"Records": [...]}`, or a list of events; None where it is none of them."""
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        document = _parsed(body)
+    except (ValueError, RecursionError):
         return None
     if isinstance(document, dict) and isinstance(document.get("Records"), list):
         document = document["Records"]

@@ -115,6 +115,17 @@ async def test_an_event_above_the_limit_goes_to_s3_and_its_pointer_to_the_target
     assert document["metadata"]["keys"] == {"id": 1}
 
 
+async def test_whatever_a_json_column_holds_can_be_claimed(s3, inner):
+    large = event(10_000).replace(b'"record": {', rb'"record": {"odd": {"\ud800": 1e400}, ')
+    large = large.replace(b'"commit_lsn": 1', b'"context":{"n":1.10},"commit_lsn": 9223372036854775807')
+    assert await target(inner).deliver(invocation(large, batched=False)) == Delivered()
+    (sent,) = inner.invocations
+    pointer = json.loads(sent.body)["record"]["claim_check"]
+    assert s3.get_object(Bucket=pointer["bucket"], Key=pointer["key"])["Body"].read() == large
+    assert b'"context":{"n":1.10}' in sent.body
+    assert b'"commit_lsn":9223372036854775807' in sent.body
+
+
 async def test_an_event_that_the_target_refuses_below_the_limit_goes_the_same_way(s3, inner):
     assert await target(inner).deliver(invocation(event(600))) == Delivered()
     assert len(inner.invocations) == 2

@@ -157,6 +157,18 @@ def test_a_handler_gets_its_event_and_a_real_context(served):
     assert result["cwd"] == str(TEMPLATE.parent / "probe")
 
 
+def test_a_payload_may_be_whatever_the_json_type_lets_in(served):
+    answer = served.client.invoke(FunctionName="probe", Payload=rb'{"a": "\ud800", "n": 12345678901234567890.50}')
+    assert json.loads(answer["Payload"].read())["event"]["a"] == "\ud800"
+
+
+@pytest.mark.parametrize("payload", [b"{", b"NaN", b'{"a": Infinity}', b"[" * 100_000, rb'"\ud800'])
+def test_a_payload_that_is_no_json_is_refused(served, payload):
+    with pytest.raises(botocore.exceptions.ClientError) as refused:
+        served.client.invoke(FunctionName="probe", Payload=payload)
+    assert refused.value.response["Error"]["Code"] == "InvalidRequestContentException"
+
+
 def test_a_call_without_payload_is_an_empty_event(served):
     answer = served.client.invoke(FunctionName="probe")
     assert json.loads(answer["Payload"].read())["event"] == {}

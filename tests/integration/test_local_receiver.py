@@ -59,6 +59,14 @@ async def test_single_events_and_batches_are_kept_in_order(client):
         assert await receiver.wait_for(4) == receiver.received
 
 
+async def test_whatever_the_json_type_lets_in_is_taken_and_kept(client, tmp_path):
+    body = rb'{"id":"a","action":"insert","record":{"a":"\ud800","b":1e400,"c":"\u2028"}}'
+    async with Receiver(ledger=tmp_path / "ledger.jsonl") as receiver:
+        assert await post(client, receiver, body) == (200, b"{}")
+    (line,) = read_ledger(tmp_path / "ledger.jsonl")
+    assert line["event"]["record"]["a"] == "\ud800"
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"1", b'"x"', b'{"a": 1}', b'{"Records": [1]}', b'[{"a": 1}]'])
 async def test_a_body_that_is_no_event_is_refused(client, body):
     async with Receiver() as receiver:

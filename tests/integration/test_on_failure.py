@@ -147,6 +147,14 @@ def test_the_record_has_the_form_of_an_event_source_mapping_and_the_whole_event(
     assert json.loads(failure_record(letter(), "pgbridge")) == RECORD
 
 
+@pytest.mark.parametrize("odd", [r'"\ud800"', "1e400", "[" * 3000 + "]" * 3000], ids=["surrogate", "number", "deep"])
+def test_whatever_a_json_column_holds_is_in_the_record(odd):
+    plain = letter()
+    text = plain.event.decode().replace('"record": {', f'"record": {{"odd": {odd}, ')
+    record = json.loads(failure_record(letter(event=text.encode()), "pgbridge"))
+    assert record == {**RECORD, "payload": f'{{"Records":[{text}]}}'}
+
+
 def test_a_letter_of_an_endpoint_has_no_function_and_says_so():
     record = json.loads(failure_record(letter(request_id=None, status=None, report="{}"), "pgbridge"))
     assert record["requestContext"]["functionArn"] is None

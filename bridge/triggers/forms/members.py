@@ -101,19 +101,35 @@ _STRING_OR_BRACKET: Final = re.compile(_STRING + rb"|[\[\]{}]", re.DOTALL)
 _FOLLOWING: Final = re.compile(rb"\s*([,}])")
 
 
-def _take_apart_plainly(document: bytes) -> Parts:
-    members = _members(document)
+def members(text: bytes) -> Members:
+    """
+    The members of a JSON object, unread.
+
+    Raises:
+        UnfitEvent: it is no object.
+    """
     try:
-        action = json.loads(members.get("action", '""'))
+        found: Members | None = _OBJECT.decode(text)
+    except (msgspec.MsgspecError, RecursionError):
+        return _as_raw(_members(text))
+    if found is None:
+        raise _unfit()
+    return found
+
+
+def _take_apart_plainly(document: bytes) -> Parts:
+    found = _members(document)
+    try:
+        action = json.loads(found.get("action", '""'))
     except ValueError as error:
         raise _unfit() from error
     if not isinstance(action, str):
         raise _unfit()
     return Parts(
         action,
-        _members_or_none(members.get("record")),
-        _members_or_none(members.get("changes")),
-        _as_raw(_members(members["metadata"])) if "metadata" in members else {},
+        _members_or_none(found.get("record")),
+        _members_or_none(found.get("changes")),
+        _as_raw(_members(found["metadata"])) if "metadata" in found else {},
     )
 
 
