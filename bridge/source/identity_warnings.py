@@ -95,11 +95,13 @@ def _has_more_than_a_key(table: Table) -> bool:
 
 
 def _asks(trigger: TriggerSettings, tables: Iterable[Table]) -> bool:
-    """Whether its filter reads old values, or of a deleted row more than the key."""
+    """Whether its filter reads old values, or of a deleted row more than the key; `needs.py` looks at `changed`."""
     matcher = None if trigger.selection is None else trigger.selection.matcher
-    if "update" in trigger.operations and (trigger.changed or (matcher is not None and matcher.reads("changes"))):
+    if matcher is None:
+        return False
+    if "update" in trigger.operations and matcher.reads("changes"):
         return True
-    if "delete" not in trigger.operations or matcher is None:
+    if "delete" not in trigger.operations:
         return False
     return any(matcher.reads("record", column) for table in tables for column in table.columns - table.key)
 

@@ -42,10 +42,10 @@ async def examine(settings: Settings, secrets: SecretResolver, clock: Clock, sto
     """
     source, identity, state = await _examine_source(settings, secrets, clock)
     stored = await _examine_store(settings, store, identity, state)
-    targets = await asyncio.gather(
-        *(_examine_target(name, trigger, secrets) for name, trigger in settings.triggers.items())
+    triggers = await asyncio.gather(
+        *(_examine_trigger(name, trigger, secrets) for name, trigger in settings.triggers.items())
     )
-    return [*source, *stored, *(finding for findings in targets for finding in findings)]
+    return [*source, *stored, *(finding for findings in triggers for finding in findings)]
 
 
 async def _examine_source(
@@ -109,11 +109,48 @@ async def _examine_store(
     return findings
 
 
-async def _examine_target(name: str, trigger: TriggerSettings, secrets: SecretResolver) -> list[Finding]:
-    from bridge.delivery.factory import build_target  # noqa: PLC0415 - the HTTP client and botocore, for this alone
-
+async def _examine_trigger(name: str, trigger: TriggerSettings, secrets: SecretResolver) -> list[Finding]:
     if not trigger.enabled:
         return [Finding("ok", f"trigger {name} is disabled", details={"trigger": name})]
+    return [
+        *_examine_transform(name, trigger),
+        *await _examine_masks(name, trigger, secrets),
+        *await _examine_target(name, trigger, secrets),
+    ]
+
+
+def _examine_transform(name: str, trigger: TriggerSettings) -> list[Finding]:
+    """Importing it runs the module, as a start would."""
+    from bridge.delivery.factory import load_transform  # noqa: PLC0415 - the HTTP client and botocore, for this alone
+
+    try:
+        transform = load_transform(trigger.transform, trigger=name)
+    except BridgeError as error:
+        return [Finding.of(error, trigger=name)]
+    if transform is None:
+        return []
+    return [Finding("ok", f"trigger {name}: transform {trigger.transform} can be imported", details={"trigger": name})]
+
+
+async def _examine_masks(name: str, trigger: TriggerSettings, secrets: SecretResolver) -> list[Finding]:
+    if not trigger.mask_keys:
+        return []
+    try:
+        keys = await secrets.fetch_all(trigger.mask_keys)
+    except BridgeError as error:
+        return [
+            Finding("error", f"trigger {name}: a mask's key: {error.message}", error.remedy or "", {"trigger": name})
+        ]
+    try:
+        trigger.shape(keys)
+    except BridgeError as error:
+        return [Finding("error", f"trigger {name}: {error.message}", "store a longer one", {"trigger": name})]
+    return [Finding("ok", f"trigger {name}: the keys of its masks are there", details={"trigger": name})]
+
+
+async def _examine_target(name: str, trigger: TriggerSettings, secrets: SecretResolver) -> list[Finding]:
+    from bridge.delivery.factory import build_target  # noqa: PLC0415 - as above
+
     try:
         target = build_target(name, trigger, secrets)
     except BridgeError as error:

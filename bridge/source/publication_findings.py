@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from bridge.config import Settings, TriggerSettings
+from bridge.config import Settings
 from bridge.errors import BridgeError
 from bridge.source import commands, publication
 from bridge.source.findings import Finding
+from bridge.source.identity_warnings import identity_warnings
 from bridge.source.publication import Plan
 from bridge.source.published import OPERATIONS, WHOLE, PublicationState
 from bridge.source.queries import Queries
-from bridge.source.tables import Table, leaves, list_tables
+from bridge.source.tables import Table, list_tables
 
 
 async def about_publication(session: Queries, settings: Settings) -> list[Finding]:
@@ -146,24 +147,13 @@ def _identities(settings: Settings, plan: Plan, tables: Sequence[Table]) -> Iter
             what, _, remedy = publication.inserts_alone(table).partition("; ")
             # A glob takes what it finds; who names a table means its updates too.
             yield Finding("error" if table.oid in plan.needs.named else "warning", what, remedy, details)
-    for name, matched in plan.needs.by_trigger.items():
-        trigger = settings.triggers[name]
-        if "update" not in trigger.operations or not _wants_old_values(trigger):
-            continue
-        for table in matched:
-            if any(leaf.identity != "full" for leaf in leaves(table, tables)):
-                yield Finding(
-                    "warning",
-                    f"trigger {name} asks what changed in {table.full_name}, and the server does not send old values",
-                    f"run ALTER TABLE {table.quoted} REPLICA IDENTITY FULL",
-                    {"trigger": name, "table": table.full_name, "replica_identity": table.identity},
-                )
-
-
-def _wants_old_values(trigger: TriggerSettings) -> bool:
-    """Beside `changed`, of which the publication's plan knows."""
-    matcher = None if trigger.selection is None else trigger.selection.matcher
-    return matcher is not None and matcher.reads("changes")
+    for lack in identity_warnings(settings, tables):
+        lacking: dict[str, object] = {"trigger": lack.trigger, "tables": [table.full_name for table in lack.tables]}
+        # PostgreSQL's default is often enough, and then there is nothing to mend.
+        if lack.asked_for:
+            yield Finding("warning", lack.what, lack.remedy, lacking)
+        else:
+            yield Finding("ok", lack.what, details=lacking)
 
 
 def _all_needed(plan: Plan) -> tuple[Table, ...]:

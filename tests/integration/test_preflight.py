@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import psycopg
 import pytest
@@ -254,9 +255,17 @@ async def test_slot_ahead_of_the_store_is_a_gap(patient: Patient):
 async def test_trigger_that_asks_what_changed_needs_old_values(patient: Patient):
     settings = patient.settings(trigger="filter_criteria: [{changes: {name: [{exists: true}]}}]")
     await init._run(settings, accept_gap=False)
-    assert "REPLICA IDENTITY FULL" in the(await check(settings), "trigger t asks what changed in public.users").remedy
+    told = the(await check(settings), "trigger t: of public.users, updates come without old values (changes is null)")
+    assert "and the trigger's filter asks for more" in told.what
+    assert 'ALTER TABLE "public"."users" REPLICA IDENTITY FULL' in told.remedy
     patient.run("ALTER TABLE public.users REPLICA IDENTITY FULL")
     assert only(await check(settings), "warning") == []
+
+
+async def test_what_events_lack_under_the_default_identity_is_said_and_no_fault(patient: Patient):
+    await init._run(patient.settings(), accept_gap=False)
+    (said,) = [found for found in await check(patient.settings()) if "without old values" in found.what]
+    assert (said.severity, said.remedy) == ("ok", "")
 
 
 async def test_changed_needs_columns_that_the_server_tells_of(patient: Patient):
@@ -288,6 +297,42 @@ async def test_nothing_starts_where_changed_cannot_be_told(patient: Patient):
     async with connected(patient.dsn) as session:
         with pytest.raises(ConfigError, match="whether name changed can't be told"):
             await publication.prepare(session, patient.settings(trigger="changed: [name]"))
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    made = ModuleType("shop_preflight")
+    made.shaped = lambda event: event
+    monkeypatch.setitem(sys.modules, made.__name__, made)
+    return made
+
+
+async def test_transform_that_can_not_be_imported_is_found_with_its_fix(patient: Patient, module: ModuleType):
+    missing = the(await check(patient.settings(trigger="transform: no_such_module:shaped")), "no_such_module")
+    assert "triggers.t.transform: no_such_module can't be imported: ModuleNotFoundError" in missing.what
+    assert "PYTHONPATH" in missing.remedy
+    wrong = the(await check(patient.settings(trigger=f"transform: {module.__name__}:other")), "has no function other")
+    assert (wrong.severity, wrong.details["trigger"]) == ("error", "t")
+    findings = await check(patient.settings(trigger=f"transform: {module.__name__}:shaped"))
+    assert f"trigger t: transform {module.__name__}:shaped can be imported" in [found.what for found in findings]
+
+
+async def test_keys_of_masks_are_fetched_and_looked_at(patient: Patient, tmp_path: Path):
+    key = tmp_path / "key"
+    settings = patient.settings(trigger=f"mask: {{name: {{hash: 'file:{key}'}}}}")
+    missing = the(await check(settings), "trigger t: a mask's key")
+    assert str(key) in missing.what
+    assert missing.remedy == "check the path and its permissions"
+    key.write_text("quiet")
+    assert "quiet" not in the(await check(settings), "trigger t: mask.name: a key for hashing must be at least").what
+    key.write_text("0123456789abcdef")
+    findings = await check(settings)
+    assert "trigger t: the keys of its masks are there" in [found.what for found in findings if found.severity == "ok"]
+
+
+async def test_targets_are_called_by_what_else_is_wrong_with_a_trigger(patient: Patient):
+    findings = await check(patient.settings(trigger="transform: no_such_module:shaped"))
+    assert [found for found in findings if found.severity == "ok" and found.what.startswith("trigger t: ")]
 
 
 async def test_clocks_that_differ_are_told(patient: Patient):
