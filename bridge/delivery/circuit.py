@@ -13,25 +13,28 @@ given up at once but *doubted*: it makes room for others, unsettled, until one o
 - the circuit opens: the record goes back to its place and is sent again;
 - nothing else is left to try: it is given up, as configured.
 
-While records are doubted, as many failures in a row as are needed for a verdict open the circuit as well: the successes
-of a busy trigger's last minute would otherwise outweigh them for another minute, and a trigger with one lane may take
-longer than the window to make that many calls.
+While records are doubted, as many failures in a row as are needed for a verdict open the circuit as well, however long
+they took: the successes of a busy trigger's last minute would otherwise outweigh them for another minute, and a quiet
+trigger never makes that many calls within the window. So of a target that is down for a day, a trigger with an event an
+hour makes dead letters of no more records than it takes to make up the minimum of calls.
 
-Failures that all had one record in common say nothing about the target: that record explains them all, however many
-calls its isolation took.
+Some failures say nothing about the target, because a record explains them: those that all had one record in common,
+however many calls its isolation took, and those of a record that had failed before others succeeded. A call that never
+reached the target is explained by no record.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 from typing import Final
 
 from bridge.change import Event
-from bridge.delivery.decide import GivenUp
+from bridge.delivery.decide import Charge, GivenUp
 from bridge.delivery.outcome import Accepted, Delivered, Failed, Outcome, Partial, Rejected
 from bridge.delivery.retry import clamp_retry_after
 
@@ -39,6 +42,8 @@ FIRST_PROBE_SECONDS: Final = 1.0
 LONGEST_PROBE_SECONDS: Final = 60.0
 _SLICES: Final = 60
 """Calls are counted in this many slices of the window, not one by one: a fast trigger makes thousands a second."""
+
+NOTHING_CHARGED: Final[Mapping[bytes, Charge]] = MappingProxyType({})
 
 REMEDY: Final = "mend the target; it is probed with one batch at a time, and no attempt is charged meanwhile"
 
@@ -93,8 +98,7 @@ class Circuit:
         self._slices: deque[list[int]] = deque()  # [number of the slice, calls, failed ones]
         self._calls = 0
         self._failures = 0
-        self._run = 0  # failed calls in a row, none of them a whole window after the one before
-        self._run_now = 0.0  # when the last of them ended
+        self._run = 0  # failed calls since the last that succeeded
         self._suspects: frozenset[bytes] | None = None  # the events that all of them had in common
         self._alive_at = -math.inf
         self._armed = True
@@ -135,13 +139,23 @@ class Circuit:
 
     # -- calls ---------------------------------------------------------------------------------------------------------
 
-    def observe(self, outcome: Outcome, events: Sequence[Event], *, began_at: float, began: float, now: float) -> Turn:
+    def observe(
+        self,
+        outcome: Outcome,
+        events: Sequence[Event],
+        *,
+        began_at: float,
+        began: float,
+        now: float,
+        charges: Mapping[bytes, Charge] = NOTHING_CHARGED,
+    ) -> Turn:
         """
         Take notice of a call that ended.
 
         Args:
             outcome: what came of it.
             events: what it carried.
+            charges: what records had against them before it, by event id.
             began_at: when it began, in seconds since 1970.
             began: the same on the monotonic clock.
             now: the monotonic time.
@@ -162,14 +176,12 @@ class Circuit:
                 self._probes += 1
                 self._next_probe(outcome, now)
             return Turn.NONE
-        if sign is Sign.NOTHING:
+        unsent = isinstance(outcome, Failed) and outcome.unsent
+        if sign is Sign.NOTHING or (not unsent and self._explains(events, charges)):
             return Turn.NONE
         self._count(now, failed=True)
-        if now - self._run_now > self._limits.window_seconds:
-            self._end_run()
         self._run += 1
-        self._run_now = now
-        ids = frozenset([event.id for event in events])
+        ids = frozenset([] if unsent else [event.id for event in events])
         self._suspects = ids if self._suspects is None else self._suspects & ids
         return self._judge(outcome, now)
 
@@ -215,6 +227,11 @@ class Circuit:
         return records
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _explains(self, events: Sequence[Event], charges: Mapping[bytes, Charge]) -> bool:
+        """Whether one of the events had failed before the target's last success, and may well be why this call did."""
+        known = [charges[event.id] for event in events if event.id in charges] if charges else ()
+        return any(self._alive_at > charge.first_failed_at for charge in known)
 
     def _is_proved(self, record: GivenUp) -> bool:
         return record.certain or not self._armed or self._alive_at > record.charge.first_failed_at

@@ -6,7 +6,8 @@ From what came back to an `Outcome`: the delivery table, in one place. Pure.
 | 2xx; Lambda without FunctionError; a report (`batch_response.py`) without failures | Delivered |
 | Lambda 202 for an `Event` invocation | Accepted |
 | a report with ids of this batch | Partial |
-| an unusable report; FunctionError; HTTP 3xx, 5xx, 408, 425; timeout; dropped, garbled or no connection | Failed |
+| an unusable report; FunctionError; HTTP 3xx, 5xx, 408, 425; timeout; a connection dropped or garbled | Failed |
+| no connection: refused, no route, the resolver does not answer | Failed, unsent |
 | HTTP 429; 503 with `Retry-After`; Lambda throttled or not ready (`lambda_errors.py`) | Busy |
 | HTTP 401, 403, 404, 410; Lambda missing, denied, broken; an unknown host, a refused address, TLS | Misconfigured |
 | HTTP 413; RequestTooLarge | TooLarge |
@@ -84,7 +85,9 @@ def fault_outcome(fault: NoAnswer, *, setting: str = "url") -> Outcome:
     """What a call without an answer means; `setting` is what the target's host was taken from."""
     evidence = Evidence(fault.error)
     remedy = fault_remedy(fault, setting=setting)
-    return Failed(evidence) if remedy is None else Misconfigured(evidence, remedy)
+    if remedy is not None:
+        return Misconfigured(evidence, remedy)
+    return Failed(evidence, unsent=fault.fault is Fault.UNREACHABLE)
 
 
 def fault_remedy(fault: NoAnswer, *, setting: str = "url") -> str | None:

@@ -119,6 +119,9 @@ def decide(
             return Decision(settled=batch.events)
         case Partial():
             return _partial(batch, outcome, charges, policy, now=now, random=random, charging=charging)
+        case Busy(_, retry_after_seconds) | Failed(_, retry_after_seconds, unsent=True):
+            wait = retry.wait_seconds(batch.attempt, random, retry_after_seconds)
+            return Decision(parts=[(_again(batch), wait)])
         case Failed(evidence, retry_after_seconds):
             if policy.bisect_on_error and len(batch.events) > 1:
                 wait = retry.wait_seconds(1, random, retry_after_seconds)
@@ -128,9 +131,6 @@ def decide(
             return _charge(
                 batch, batch.events, evidence, charges, policy, now=now, random=random, asked=retry_after_seconds
             )
-        case Busy(_, retry_after_seconds):
-            wait = retry.wait_seconds(batch.attempt, random, retry_after_seconds)
-            return Decision(parts=[(_again(batch), wait)])
         case Misconfigured(evidence, remedy, disable):
             probe = min(LONGEST_PROBE_SECONDS, FIRST_PROBE_SECONDS * 2.0 ** min(batch.attempt - 1, 16))
             pause = Pause(evidence.error, remedy, None if disable else probe)

@@ -689,7 +689,8 @@ class Dispatcher:
             self._lanes.lower_max_bytes(batch.size // 2)
             self._grouping = self._grouping and self._grouping.lower_max_bytes(batch.size // 2)
         circuit = self._circuit
-        if circuit.observe(outcome, events, began_at=started_at, began=started, now=now) is Turn.OPENED:
+        turn = circuit.observe(outcome, events, began_at=started_at, began=started, now=now, charges=self._charges)
+        if turn is Turn.OPENED:
             self._forgive()
         decision = decide(
             batch,

@@ -5,7 +5,7 @@ What came of one call, as a value: the classes of the delivery table. Pure.
 |---|---|---|
 | Delivered, Accepted | no | settled |
 | Partial | failed ids only | those are retried, the rest is settled |
-| Failed | yes | back off; bisect if on |
+| Failed | yes, unless `unsent` | back off; bisect if on |
 | Busy | no | back off, honour `retry_after_seconds` |
 | Misconfigured | no | pause the trigger, probe slowly |
 | TooLarge | no | split; a single event is a dead letter |
@@ -68,6 +68,8 @@ class Failed:
 
     evidence: Evidence
     retry_after_seconds: float | None = None
+    unsent: bool = False
+    """No connection came about, so the target has seen none of the records, and none is charged."""
 
 
 @dataclass(frozen=True, slots=True)

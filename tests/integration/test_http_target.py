@@ -495,6 +495,7 @@ async def test_a_port_that_nobody_listens_on_is_a_failure():
         async with target_at(f"http://127.0.0.1:{port}/") as target:
             outcome = await target.deliver(invocation())
     assert isinstance(outcome, Failed)
+    assert outcome.unsent
     assert outcome.evidence.error == f"no connection to 127.0.0.1:{port}: connection refused"
 
 

@@ -774,6 +774,7 @@ async def test_an_endpoint_that_nobody_listens_on_is_a_failure_and_check_names_i
         (finding,) = await target.check()
         await target.close()
     assert isinstance(outcome, Failed)
+    assert outcome.unsent
     assert "connection refused" in outcome.evidence.error
     assert not finding.ok
     assert "connection refused" in finding.what

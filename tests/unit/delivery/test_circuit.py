@@ -41,9 +41,10 @@ class Bench:
     def __init__(self, **limits) -> None:
         self.circuit = Circuit(Limits(**limits))
 
-    def call(self, now: float, outcome=FAILED, numbers=(1,), *, began: float | None = None) -> Turn:
+    def call(self, now: float, outcome=FAILED, numbers=(1,), *, began: float | None = None, **more) -> Turn:
         began = now if began is None else began
-        return self.circuit.observe(outcome, [event(n) for n in numbers], began_at=WALL + began, began=began, now=now)
+        events = [event(n) for n in numbers]
+        return self.circuit.observe(outcome, events, began_at=WALL + began, began=began, now=now, **more)
 
     def calls(self, count: int, now: float, outcome=FAILED) -> list[Turn]:
         return [self.call(now, outcome, (n,)) for n in range(count)]
@@ -182,12 +183,44 @@ def test_with_doubted_records_enough_failures_in_a_row_open_it_whatever_came_bef
     assert bench.circuit.reconsider(1.0) is Turn.NONE
 
 
-def test_failures_with_a_whole_window_between_them_are_not_in_a_row():
+def test_failures_of_a_quiet_trigger_are_in_a_row_however_far_apart_they_are():
     bench = Bench()
-    for number in range(40):
-        bench.call(number * 61.0, numbers=(number,))
-        bench.circuit.examine([given_up(number, failed_first=number * 61.0)])
-        assert bench.circuit.reconsider(number * 61.0) is Turn.NONE
+    for number in range(19):
+        bench.call(number * 3600.0, numbers=(number,))
+        bench.circuit.examine([given_up(number, failed_first=number * 3600.0)])
+        assert bench.circuit.reconsider(number * 3600.0) is Turn.NONE
+        assert len(bench.circuit.settle_doubts(idle=True)) == 1
+    bench.circuit.examine([given_up(19, failed_first=19 * 3600.0)])
+    assert bench.call(19 * 3600.0, numbers=(19,)) is Turn.OPENED
+    assert bench.circuit.reason == "the circuit is open: the last 20 invocations failed"
+
+
+def test_a_success_ends_the_row():
+    bench = Bench()
+    bench.calls(19, 0.0)
+    bench.call(100.0, Delivered())
+    bench.circuit.examine([given_up(1, failed_first=200.0)])
+    assert bench.calls(19, 200.0) == [Turn.NONE] * 19
+
+
+def test_failures_of_records_that_others_have_passed_by_say_nothing_about_the_target():
+    bench = Bench()
+    bench.call(5.0, Delivered())
+    suspects = {event(number).id: Charge(1, WALL + 4.0) for number in range(1, 30)}
+    for number in range(1, 30):
+        assert bench.call(6.0, numbers=(number, number + 100), charges=suspects) is Turn.NONE
+    # What failed first after that success is no suspect.
+    fresh = {event(number).id: Charge(1, WALL + 5.5) for number in range(1, 30)}
+    assert Turn.OPENED in [bench.call(7.0, numbers=(number,), charges=fresh) for number in range(1, 30)]
+
+
+def test_a_call_that_never_reached_the_target_is_explained_by_no_record():
+    bench = Bench()
+    suspects = {event(1).id: Charge(1, WALL - 1.0)}
+    bench.call(0.0, Delivered())
+    unsent = Failed(EVIDENCE, unsent=True)
+    turns = [bench.call(1.0, unsent, (1,), charges=suspects) for _ in range(20)]
+    assert Turn.OPENED in turns
 
 
 def test_doubted_records_are_sent_again_when_it_opens():

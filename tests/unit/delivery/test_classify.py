@@ -392,6 +392,8 @@ def test_each_way_of_having_no_answer_has_its_class(fault, expected):
     assert type(outcome) is expected
     assert outcome.evidence.error == "why"
     assert expected is Failed or ("{" not in outcome.remedy and outcome.remedy)
+    # Whether the target saw anything of a call that was cut off, nobody knows.
+    assert getattr(outcome, "unsent", False) is (fault is Fault.UNREACHABLE)
 
 
 def test_every_fault_is_classified():

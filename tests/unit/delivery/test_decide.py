@@ -70,6 +70,19 @@ def test_a_success_settles_the_batch(outcome):
     assert not decision.charged
 
 
+@pytest.mark.parametrize("policy", [PLAIN, BISECTING])
+def test_a_call_that_never_reached_the_target_charges_nothing_and_divides_nothing(policy):
+    events = [event(1, b"a"), event(2, b"b")]
+    spent = {each.id: Charge(99, 5.0) for each in events}
+    decision = judge(batch(*events, attempt=3), Failed(EVIDENCE, 7.0, unsent=True), policy, spent)
+    assert retried(decision) == [ids(events)]
+    assert not decision.charged
+    assert not decision.given_up
+    ((part, wait),) = decision.parts
+    assert part.attempt == 4
+    assert 7.0 <= wait <= 7.7
+
+
 def test_a_partial_failure_charges_and_retries_just_the_named_records():
     a, b, c = event(1, b"a"), event(2, b"b"), event(3, b"c")
     decision = judge(batch(a, b, c), Partial(frozenset({b.id.decode()}), EVIDENCE))

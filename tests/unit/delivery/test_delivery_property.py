@@ -222,7 +222,7 @@ class World:
                         blamed |= keys
             case Failed():
                 failed = {event.id for event in call.events}
-                if len(call.events) == 1 or not self.bisect:
+                if not outcome.unsent and (len(call.events) == 1 or not self.bisect):
                     self.charges.update(failed)
             case Rejected():
                 failed = {event.id for event in call.events}
@@ -244,7 +244,9 @@ class World:
     def outcome(self, events: list[Event], *, calm: bool):
         rng, ids = self.rng, [event.id.decode() for event in events]
         if self.down:
-            return rng.choice([Failed(evidence("down")), Failed(evidence("down")), Busy(evidence("busy"))])
+            return rng.choice(
+                [Failed(evidence("down")), Failed(evidence("out of reach"), unsent=True), Busy(evidence("busy"))]
+            )
         if sum(len(event.body) for event in events) > self.target_bytes and len(events) > 1:
             return TooLarge(evidence("too large"))
         bad = {event.id.decode() for event in events if event.id in self.poisoned}
@@ -258,7 +260,7 @@ class World:
             )
         draw = 1.0 if calm else rng.random()
         if draw < 0.08:
-            return Failed(evidence("transient"))
+            return Failed(evidence("transient"), unsent=draw < 0.02)
         if draw < 0.16:
             return Busy(evidence("busy"), rng.choice([None, 3.0]))
         if draw < 0.21:
