@@ -14,7 +14,8 @@ from typing import Final
 from bridge.clock import Clock
 from bridge.config import Settings
 from bridge.delivery.dispatch import Dispatcher
-from bridge.delivery.on_failure import AwsDestination, Bucket, Destination, Reporter
+from bridge.delivery.factory import build_destination
+from bridge.delivery.on_failure import Destination, Reporter
 from bridge.errors import StoreError
 from bridge.store.protocol import Store
 
@@ -25,13 +26,8 @@ _SHARE: Final = 20
 
 def destinations_of(settings: Settings) -> dict[str, Destination]:
     """By trigger, the on-failure destinations of the settings; connects to nothing."""
-    destinations: dict[str, Destination] = {}
-    for name, trigger in settings.triggers.items():
-        if trigger.on_failure is not None:
-            check = trigger.claim_check
-            overflow = None if check is None else Bucket(check.bucket, check.prefix)
-            destinations[name] = AwsDestination(trigger.on_failure.destination, overflow=overflow)
-    return destinations
+    built = {name: build_destination(trigger) for name, trigger in settings.triggers.items()}
+    return {name: destination for name, destination in built.items() if destination is not None}
 
 
 class LetterWatch:

@@ -19,6 +19,7 @@ from bridge.delivery.claim_check import ClaimCheckTarget
 from bridge.delivery.http import AwsSigning, HttpTarget
 from bridge.delivery.http_client import HttpClient
 from bridge.delivery.identity import IdentityKeeper, OAuth2Client, Proofs
+from bridge.delivery.on_failure import AwsDestination, Bucket
 from bridge.delivery.target import Target
 from bridge.delivery.tls import ClientTls
 from bridge.errors import ConfigError
@@ -53,6 +54,15 @@ def is_batched(settings: TriggerSettings) -> bool:
     return settings.target.envelope != "cloudevents" or (
         "batch_size" in settings.model_fields_set and settings.batch_size > 1
     )
+
+
+def build_destination(settings: TriggerSettings) -> AwsDestination | None:
+    """Whom to tell of the trigger's dead letters, besides the table; connects to nothing."""
+    if settings.on_failure is None:
+        return None
+    check = settings.claim_check
+    overflow = None if check is None else Bucket(check.bucket, check.prefix)
+    return AwsDestination(settings.on_failure.destination, overflow=overflow)
 
 
 def build_form(trigger: str, system_identifier: str, envelope: EnvelopeName) -> Form | None:

@@ -21,6 +21,7 @@ from bridge.delivery.aws import AwsUnusable, service_client
 from bridge.delivery.failure_record import failure_record, object_name, payload
 from bridge.delivery.lambda_errors import CREDENTIALS_REFUSED
 from bridge.delivery.retry import ceiling_seconds
+from bridge.delivery.target import TargetFinding
 from bridge.errors import StoreError
 from bridge.observe import log as log_events
 from bridge.store.protocol import DeadLetter, LetterFilter, Store
@@ -33,6 +34,15 @@ LOOK_SECONDS: Final = 1.0
 
 _AT_ONCE: Final = 8
 _OBJECT_PREFIX: Final = "pgbridge/on-failure/"
+
+_THINGS: Final = {"s3": "bucket", "sns": "topic", "sqs": "queue"}
+_SENDING_RIGHTS: Final = {"s3": "s3:PutObject", "sns": "sns:Publish", "sqs": "sqs:SendMessage"}
+_MISSING: Final = frozenset(
+    {"404", "NoSuchBucket", "NotFound", "AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
+)
+_DENIED: Final = frozenset(
+    {"403", "AccessDenied", "AccessDeniedException", "AuthorizationError", "AuthorizationErrorException"}
+)
 
 log = structlog.get_logger("pgbridge.on_failure")
 
@@ -107,6 +117,58 @@ class AwsDestination:
             raise Unsent(code) from error
         except BotoCoreError as error:
             raise Unsent(type(error).__name__) from error
+
+    async def check(self) -> Sequence[TargetFinding]:
+        """Find out without sending anything whether a record could be sent."""
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - loaded when it is needed
+
+        try:
+            found = await self._look()
+        except AwsUnusable as unusable:
+            return [TargetFinding(ok=False, what=f"on_failure: {unusable.error}", remedy=unusable.remedy)]
+        except ClientError as error:
+            return [self._judge(str(error.response.get("Error", {}).get("Code") or type(error).__name__))]
+        except BotoCoreError as error:
+            what = f"on_failure: {self._thing} can't be reached: {type(error).__name__}"
+            return [TargetFinding(ok=False, what=what, remedy="see whether this machine reaches its endpoint")]
+        most_bytes = int(found.get("MaximumMessageSize", MESSAGE_BYTES))
+        if most_bytes < MESSAGE_BYTES:
+            what = f"on_failure: {self._thing} takes messages of {most_bytes} bytes, records have up to {MESSAGE_BYTES}"
+            return [TargetFinding(ok=False, what=what, remedy=f"set its MaximumMessageSize to {MESSAGE_BYTES} or more")]
+        return [TargetFinding(ok=True, what=f"on_failure: {self._thing} is there")]
+
+    async def _look(self) -> Mapping[str, Any]:
+        """What can be known of it; raises as the SDK does."""
+        if self._service == "s3":
+            client = await self._client("s3", None)
+            await asyncio.to_thread(client.head_bucket, Bucket=self._name.partition("/")[0])
+            return {}
+        client = await self._client(self._service, self._region)
+        if self._service == "sns":
+            await asyncio.to_thread(client.get_topic_attributes, TopicArn=self._arn)
+            return {}
+        url = await self._queue_url()
+        got = await asyncio.to_thread(client.get_queue_attributes, QueueUrl=url, AttributeNames=["MaximumMessageSize"])
+        attributes: Mapping[str, Any] = got.get("Attributes", {})
+        return attributes
+
+    def _judge(self, code: str) -> TargetFinding:
+        """What a refusal to be looked at means."""
+        allow = f"let this process call {_SENDING_RIGHTS[self._service]} on {self._arn}"
+        if code in _MISSING:
+            remedy = f"create it, or correct on_failure.destination; then {allow}"
+            return TargetFinding(ok=False, what=f"on_failure: {self._thing} does not exist", remedy=remedy)
+        if code in _DENIED:
+            # Sending takes another right than looking, so this proves nothing.
+            return TargetFinding(ok=True, what=f"on_failure: {self._thing} can't be looked at ({code})", remedy=allow)
+        if code in CREDENTIALS_REFUSED:
+            remedy = "renew the AWS credentials of this process; what they are now is refused"
+            return TargetFinding(ok=False, what=f"on_failure: {self._thing} can't be looked at: {code}", remedy=remedy)
+        return TargetFinding(ok=False, what=f"on_failure: {self._thing} can't be looked at: {code}", remedy=allow)
+
+    @property
+    def _thing(self) -> str:
+        return f"{_THINGS[self._service]} {self._name.partition('/')[0]}"
 
     def _message(self, record: bytes, letter: DeadLetter, *, body: str = "MessageBody") -> dict[str, Any]:
         message: dict[str, Any] = {body: record.decode()}

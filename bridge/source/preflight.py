@@ -116,6 +116,7 @@ async def _examine_trigger(name: str, trigger: TriggerSettings, secrets: SecretR
         *_examine_transform(name, trigger),
         *await _examine_masks(name, trigger, secrets),
         *await _examine_target(name, trigger, secrets),
+        *await _examine_destination(name, trigger),
     ]
 
 
@@ -161,6 +162,17 @@ async def _examine_target(name: str, trigger: TriggerSettings, secrets: SecretRe
         return [Finding.of(error, trigger=name)]
     finally:
         await target.close()
+    return [
+        Finding("ok" if result.ok else "error", f"trigger {name}: {result.what}", result.remedy, {"trigger": name})
+        for result in results
+    ]
+
+
+async def _examine_destination(name: str, trigger: TriggerSettings) -> list[Finding]:
+    from bridge.delivery.factory import build_destination  # noqa: PLC0415 - as above
+
+    destination = build_destination(trigger)
+    results = () if destination is None else await destination.check()
     return [
         Finding("ok" if result.ok else "error", f"trigger {name}: {result.what}", result.remedy, {"trigger": name})
         for result in results

@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 
 import boto3
 import pytest
+from botocore.client import BaseClient
 from botocore.credentials import InstanceMetadataProvider
+from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 
 from bridge.change import Position
@@ -257,6 +259,80 @@ async def test_aws_out_of_reach_is_no_bug_of_ours(aws, monkeypatch):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(Unsent, match="EndpointConnectionError"):
         await AwsDestination("arn:aws:s3:::letters").send(letter(), "pgbridge")
+
+
+# What `pgbridge check` says of one
+
+
+async def test_a_destination_that_is_there_is_told_of(queue, bucket):
+    topic = boto3.client("sns").create_topic(Name="letters")["TopicArn"]
+    for arn, thing in (
+        (queue.arn, f"queue {queue.arn.split(':')[-1]}"),
+        (topic, "topic letters"),
+        ("arn:aws:s3:::letters/mine/", "bucket letters"),
+    ):
+        (finding,) = await AwsDestination(arn).check()
+        assert (finding.ok, finding.what) == (True, f"on_failure: {thing} is there")
+    assert queue.messages() == []
+
+
+@pytest.mark.parametrize(
+    ("arn", "right"),
+    [
+        (f"arn:aws:sqs:us-east-1:{ACCOUNT}:nobodys", "sqs:SendMessage"),
+        (f"arn:aws:sns:us-east-1:{ACCOUNT}:nobodys", "sns:Publish"),
+        ("arn:aws:s3:::nobodys", "s3:PutObject"),
+    ],
+)
+async def test_a_destination_that_is_missing_is_an_error_with_its_fix(aws, arn, right):
+    (finding,) = await AwsDestination(arn).check()
+    assert not finding.ok
+    assert finding.what.endswith(" nobodys does not exist")
+    assert finding.remedy == (
+        f"create it, or correct on_failure.destination; then let this process call {right} on {arn}"
+    )
+
+
+async def test_a_queue_that_takes_no_whole_record_is_an_error(queue):
+    queue.client.set_queue_attributes(QueueUrl=queue.url, Attributes={"MaximumMessageSize": "1024"})
+    (finding,) = await AwsDestination(queue.arn).check()
+    assert not finding.ok
+    assert "takes messages of 1024 bytes" in finding.what
+    assert finding.remedy == "set its MaximumMessageSize to 262144 or more"
+
+
+@pytest.mark.parametrize(
+    ("code", "ok", "remedy"),
+    [
+        ("AccessDenied", True, "let this process call sqs:SendMessage on "),
+        ("InvalidClientTokenId", False, "renew the AWS credentials of this process"),
+        ("KmsDisabled", False, "let this process call sqs:SendMessage on "),
+    ],
+)
+async def test_a_destination_that_may_not_be_looked_at_may_be_sent_to(queue, monkeypatch, code, ok, remedy):
+    def refuse(client, method, arguments):
+        raise ClientError({"Error": {"Code": code, "Message": "no"}}, method)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", refuse)
+    (finding,) = await AwsDestination(queue.arn).check()
+    monkeypatch.undo()
+    assert finding.ok is ok
+    assert code in finding.what
+    assert finding.remedy.startswith(remedy)
+
+
+async def test_a_destination_out_of_reach_or_without_credentials_is_an_error_with_its_fix(aws, monkeypatch, tmp_path):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    (finding,) = await AwsDestination("arn:aws:s3:::letters").check()
+    assert (finding.ok, finding.what) == (
+        False,
+        "on_failure: bucket letters can't be reached: EndpointConnectionError",
+    )
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    (finding,) = await AwsDestination("arn:aws:s3:::letters").check()
+    assert (finding.ok, finding.what) == (False, "on_failure: the AWS profile does not exist")
+    assert finding.remedy == "correct AWS_PROFILE"
 
 
 # The reporter

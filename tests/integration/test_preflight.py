@@ -335,6 +335,16 @@ async def test_targets_are_called_by_what_else_is_wrong_with_a_trigger(patient: 
     assert [found for found in findings if found.severity == "ok" and found.what.startswith("trigger t: ")]
 
 
+async def test_destinations_of_dead_letters_are_looked_at(patient: Patient, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    arn = "arn:aws:sqs:us-east-1:123456789012:letters"
+    finding = the(await check(patient.settings(trigger=f"on_failure: {{destination: '{arn}'}}")), "on_failure")
+    assert finding.severity == "error"
+    assert finding.what == "trigger t: on_failure: queue letters can't be reached: EndpointConnectionError"
+
+
 async def test_clocks_that_differ_are_told(patient: Patient):
     clock = ManualClock()
     async with connected(patient.dsn) as session:
