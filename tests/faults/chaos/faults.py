@@ -6,6 +6,7 @@ nothing is wrong any more. The rig then waits for everything and reconciles.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -13,11 +14,14 @@ from typing import Any
 
 import psycopg
 
+from bridge.errors import StoreFenced
 from chaos import workload
 from chaos.points import POINTS
 from chaos.receiver import STUCK
 from chaos.rig import LIMIT_SECONDS, Rig
 from chaos.truth import Change
+
+FENCED = StoreFenced.exit_code
 
 Act = Callable[[Rig, int], Awaitable[None]]
 Stuck = tuple[int, Change]
@@ -483,7 +487,11 @@ async def zombie(rig: Rig, times: int) -> None:
         first.send_signal(signal.SIGCONT)
         await rig.recovers()
         await moment(rig, 0.5, 1)
-        await rig.kill(first)
+        # It may have ended by itself, once a save told it that it was replaced.
+        with contextlib.suppress(ProcessLookupError):
+            first.kill()
+        assert await first.wait() in {FENCED, -signal.SIGKILL}, rig.log_tail()
+        rig.kills += 1
     await rig.recovers()
 
 
