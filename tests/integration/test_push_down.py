@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import re
@@ -17,11 +18,14 @@ from bridge.change import Event, Position
 from bridge.cli import init
 from bridge.config import Settings, parse
 from bridge.lsn import LSN
+from bridge.observe.status import ServiceState
 from bridge.pgoutput.assembler import Assembler, Route
+from bridge.service import Service
 from bridge.source import catalog, publication
 from bridge.source.queries import run
 from bridge.source.session import connected
-from bridge.testing import wire
+from bridge.store.memory import MemoryStore
+from bridge.testing import MemoryTarget, wire
 
 TARGET = {"http": {"url": "https://example.com/"}}
 USERS = (
@@ -32,11 +36,17 @@ UUIDS = ("6f9619ff-8b86-d011-b42d-00cf4fc964ff", "00000000-0000-0000-0000-000000
 
 
 def settings_for(
-    name: str, triggers: dict[str, dict], *, push_down: str = "auto", dsn: str = "host=/nowhere"
+    name: str,
+    triggers: dict[str, dict],
+    *,
+    push_down: str = "auto",
+    dsn: str = "host=/nowhere",
+    slot: str = "pgbridge",
 ) -> Settings:
     return Settings.model_validate(
         {
-            "source": {"dsn": dsn, "publication": name, "push_down": push_down},
+            "admin": {"listen": None},
+            "source": {"dsn": dsn, "slot": slot, "publication": name, "push_down": push_down},
             "triggers": {name: {"target": TARGET, **trigger} for name, trigger in triggers.items()},
         }
     )
@@ -413,7 +423,6 @@ async def test_a_resend_across_a_changed_publication_numbers_the_same(shop: Data
     Given rows from before and after a filter was changed, and transactions that were open meanwhile, when they are
     decoded again, from the start or from where the first were settled, then each has the id that it had (promise 5).
     """
-    before, after = settings_for("feed", {"w": filtered("pro")}), settings_for("feed", {"w": filtered("team")})
     both = settings_for("feed", {"w": {"tables": ["public.*"], "operations": ["insert"]}})
     slot = f"slot_{shop.admin.info.dbname}"
     await shop.prepare(settings_for("feed", {"w": filtered("pro"), "o": EVERYTHING | {"operations": ["insert"]}}))
@@ -435,7 +444,46 @@ async def test_a_resend_across_a_changed_publication_numbers_the_same(shop: Data
     shop.advance(slot, first[1][1].transaction.commit_lsn - 1)
     again = [event.id for _, event in await shop.sent(slot, both)]
     assert again == [*numbered][-len(again) :]
-    assert before.triggers["w"].filter_criteria != after.triggers["w"].filter_criteria
+
+
+async def test_a_restart_with_other_filters_sends_what_was_in_flight_under_the_same_ids(shop: Database):
+    """
+    Given an event in flight, when the bridge is stopped and started with filters that the publication did not have
+    then, then the event comes again with its id, and rows from now on are those of the new filters (promise 5).
+    """
+    triggers = {"w": filtered("pro"), "o": EVERYTHING}
+    more = {**triggers, "x": filtered("team")}
+    store, targets = MemoryStore(), {name: MemoryTarget() for name in more}
+
+    def service(triggers: dict) -> Service:
+        settings = settings_for("feed", triggers, dsn=shop.dsn, slot=f"slot_{shop.admin.info.dbname}")
+        return Service(settings, store=store, build=lambda name, *_: targets[name], drain_seconds=0)
+
+    first = service(triggers)
+    await shop.prepare(first.settings)
+    shop.make_slot(first.settings.source.slot)
+    running = asyncio.create_task(first.run())
+    targets["w"].answer(asyncio.get_running_loop().create_future())
+    shop.execute("INSERT INTO users VALUES (1, 'free'), (2, 'team'), (3, 'pro')")
+    async with asyncio.timeout(30):
+        await targets["w"].called(1)
+        first.stop()
+        await running
+    assert not targets["w"].delivered
+    shop.execute("INSERT INTO users VALUES (4, 'team'), (5, 'pro')")
+    second = service(more)
+    running = asyncio.create_task(second.run())
+    async with asyncio.timeout(30):
+        while second.snapshot().state is not ServiceState.STREAMING or len(targets["w"].events()) < 3:
+            await asyncio.sleep(0.01)
+        shop.execute("INSERT INTO users VALUES (6, 'team'), (7, 'free')")
+        await targets["x"].called(1)
+        second.stop()
+        await running
+    sent = [(event["record"]["id"], event["id"]) for event in targets["w"].events()]
+    assert [key for key, _ in sent] == [3, 3, 5]
+    assert sent[0] == sent[1]
+    assert [event["record"]["id"] for event in targets["x"].events()] == [6]
 
 
 async def test_a_filter_waits_for_whoever_writes_to_the_table_and_then_for_the_next_start(shop: Database):
