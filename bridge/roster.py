@@ -99,7 +99,7 @@ class Roster:
             if trigger.enabled
         }
         self._selections = {
-            name: selection
+            name: selection.of(name)
             for name, trigger in settings.triggers.items()
             if (selection := trigger.selection) is not None
         }

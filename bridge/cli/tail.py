@@ -142,9 +142,8 @@ def _wanted(
     if own is None:
         known = ", ".join(sorted(settings.triggers))
         raise ConfigError(f"--trigger: there is no trigger {trigger!r}", remedy=f"name one of these: {known}")
-    return Wanted(
-        (*selections, own.table_selection), chosen & set(own.operations), trigger, own.shape(keys), own.selection
-    )
+    selection = None if own.selection is None else own.selection.of(trigger)
+    return Wanted((*selections, own.table_selection), chosen & set(own.operations), trigger, own.shape(keys), selection)
 
 
 async def _mask_keys(settings: Settings, trigger: str | None) -> Mapping[Secret, str]:

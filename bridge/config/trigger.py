@@ -413,6 +413,8 @@ def check_patterns(patterns: Iterable[Pattern]) -> None:
         ValueError: a pattern is not valid; says where in it and why.
     """
     try:
-        compile_patterns(list(patterns))
+        matcher = compile_patterns(list(patterns))
     except PatternError as error:
         raise ValueError(str(error)) from error
+    if any(path[:2] == ("metadata", "idempotency_key") for path in matcher.paths):
+        raise ValueError("metadata.idempotency_key is made when an event is sent, after it was chosen; ask for its id")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bridge.triggers.filter import Matcher
 
@@ -20,3 +20,11 @@ class Selection:
 
     matcher: Matcher | None = None
     changed: frozenset[str] = frozenset()
+
+    def of(self, trigger: str) -> Selection:
+        """
+        This selection as that trigger's own.
+
+        All filters of a table are asked about one document, in which the name of a trigger has no place.
+        """
+        return self if self.matcher is None else replace(self, matcher=self.matcher.given("metadata.trigger", trigger))

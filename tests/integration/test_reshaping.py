@@ -29,6 +29,8 @@ async def test_a_change_that_nobody_wants_is_counted_and_never_holds_the_slot(da
         "pro": {"filter_criteria": [{"record": {"plan": ["pro"]}}]},
         "dear": {"filter_criteria": ['{"record": {"price": [{"numeric": [">", 99.50]}]}}']},
         "moved": {"changed": ["plan"], "operations": ["update"]},
+        "named": {"filter_criteria": [{"record": {"plan": ["pro"]}, "metadata": {"trigger": ["named"]}}]},
+        "misnamed": {"filter_criteria": [{"metadata": {"trigger": ["named"]}}]},
     }
     async with run_service(database, triggers) as running:
         await running.execute(
@@ -40,11 +42,18 @@ async def test_a_change_that_nobody_wants_is_counted_and_never_holds_the_slot(da
             "UPDATE users SET plan = 'team' WHERE id = 51",
         )
         assert [event["record"]["id"] for event in await running.events(1, "pro")] == [51]
+        assert [event["record"]["id"] for event in await running.events(1, "named")] == [51]
         assert [event["action"] for event in await running.events(2, "dear")] == ["insert", "update"]
         (moved,) = await running.events(1, "moved")
         assert moved["changes"] == {"plan": "pro"}
         status = {trigger.name: trigger for trigger in running.service.snapshot().triggers}
-        assert {name: trigger.filtered for name, trigger in status.items()} == {"pro": 61, "dear": 60, "moved": 10}
+        assert {name: trigger.filtered for name, trigger in status.items()} == {
+            "pro": 61,
+            "dear": 60,
+            "moved": 10,
+            "named": 61,
+            "misnamed": 62,
+        }
         confirmed = running.service.snapshot
         await running.execute("INSERT INTO users VALUES (52, 'free', 1)")
         commit_lsn = moved["metadata"]["commit_lsn"]

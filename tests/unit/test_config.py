@@ -537,6 +537,7 @@ REFUSED = [
     (one_trigger("filter_criteria: [[x]]"), "the pattern [0] must be an object"),
     (one_trigger("filter_criteria: {Filters: [{Pattern: '{}', Other: 1}]}"), "Filters[0] must be {Pattern"),
     (one_trigger("filter_criteria: [{record: {x: [{nope: 1}]}}]"), "triggers.t.filter_criteria"),
+    (one_trigger("filter_criteria: [{metadata: {idempotency_key: [{exists: true}]}}]"), "ask for its id"),
     (one_trigger(name="bad name"), "'bad name' is not a trigger's name"),
     (one_trigger(name="7"), "put a name of digits alone in quotes"),
     (one_trigger(name="x" * 65), "at most 64"),

@@ -199,6 +199,26 @@ class Matcher:
             bound = self._bound[numeric_paths] = Matcher(self._parsed, numeric_paths)
         return bound
 
+    def given(self, name: str, value: Any) -> Matcher:
+        """
+        This matcher for events of which one scalar is known beforehand, and need not be there.
+
+        Args:
+            name: flattened, `metadata.trigger`.
+            value: what stands there in every event.
+        """
+        if not any(name in tests for tests in self._parsed):
+            return self
+        known: list[Parsed] = []
+        for tests in self._parsed:
+            left = dict(tests)
+            if name in left and compile_tests(left[name])(value):
+                del left[name]
+            elif name in left:
+                left[name] = ()  # nothing will do
+            known.append(left)
+        return Matcher(known, self.numeric_paths)
+
 
 def compile_patterns(patterns: Sequence[Pattern]) -> Matcher:
     """

@@ -671,3 +671,36 @@ def test_json_text_and_parsed_json_mean_the_same():
     event = {"record": {"plan": "pro", "age": 18}}
     assert compile_patterns([text]).matches(event)
     assert compile_patterns([json.loads(text)]).matches(event)
+
+
+@pytest.mark.parametrize(
+    ("alternatives", "expected"),
+    [
+        (["mine"], True),
+        (["other"], False),
+        ([{"prefix": "mi"}, "other"], True),
+        ([{"anything-but": "mine"}], False),
+        ([{"exists": True}], True),
+        ([{"exists": False}], False),
+        ([{"wildcard": "*e"}], True),
+    ],
+)
+def test_what_is_known_beforehand_need_not_be_in_the_event(alternatives, expected):
+    whole = {"metadata": {"trigger": "mine"}, "record": {"v": 1}}
+    for pattern in (
+        {"metadata": {"trigger": alternatives}},
+        {"metadata.trigger": alternatives, "record": {"v": [1]}},
+        {"$or": [{"metadata": {"trigger": alternatives}, "record": {"v": [1]}}, {"record": {"v": [2]}}]},
+    ):
+        matcher = compile_patterns([pattern])
+        assert matcher.matches(whole) is expected
+        given = matcher.given("metadata.trigger", "mine")
+        assert given.matches({"record": {"v": 1}}) is expected
+        assert (FilterSet({"t": given}).matching({"record": {"v": 1}}) == ["t"]) is expected
+        assert given.matches({"record": {"v": 2}}) is compile_patterns([pattern]).matches({**whole, "record": {"v": 2}})
+        assert not expected or not given.reads("metadata")
+
+
+def test_what_no_pattern_asks_about_changes_nothing():
+    matcher = compile_patterns([{"record": {"v": [1]}}])
+    assert matcher.given("metadata.trigger", "mine") is matcher
