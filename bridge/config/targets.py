@@ -283,7 +283,9 @@ def check_signing_secret(text: str) -> None:
     if not underscore or prefix not in ("whsec", "whsk"):
         raise ValueError("a signing secret must begin with whsec_ (HMAC-SHA256) or whsk_ (ed25519)")
     try:
-        key = base64.b64decode(encoded, validate=True)
+        key = base64.b64decode(
+            encoded + "=" * (-len(encoded) % 4), validate=True
+        )  # padded or not, as receivers take it
     except binascii.Error:
         raise ValueError(f"what follows {prefix}_ must be base64, such as `openssl rand -base64 32` prints") from None
     if prefix == "whsec" and len(key) < MINIMUM_SIGNING_KEY_BYTES:

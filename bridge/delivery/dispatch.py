@@ -36,6 +36,7 @@ from bridge.delivery.backlog import (
 )
 from bridge.delivery.circuit import REMEDY, Circuit, Turn
 from bridge.delivery.decide import NO_CHARGE, Charge, Condition, Decision, GivenUp, Pause, Policy, decide, expired
+from bridge.delivery.failure_log import FailureLog
 from bridge.delivery.failure_record import Reporting
 from bridge.delivery.limits import Gate
 from bridge.delivery.loop_guard import REMEDY as LOOP_REMEDY
@@ -193,6 +194,7 @@ class Dispatcher:
         self._paused_until = 0.0
         self._probing = False
         self._pause_changed = pause_changed or (lambda: None)
+        self._failure_log = FailureLog()
         self._stopped = False
 
     # -- what a caller may see ----------------------------------------------------------------------------------------
@@ -496,7 +498,7 @@ class Dispatcher:
 
     def pause(self, reason: str = "paused by an operator", remedy: str = "resume it when the cause is gone") -> None:
         """Send nothing until `resume`."""
-        self._hold(Pause(reason, remedy, None))
+        self._hold(Pause(reason, remedy, None), by_hand=True)
 
     def resume(self) -> None:
         """Send again, whatever the pause was for."""
@@ -818,12 +820,13 @@ class Dispatcher:
         if self._circuit.reason is not None:
             self._hold(Pause(self._circuit.reason, REMEDY, self._circuit.probe_pause(now)))
 
-    def _hold(self, pause: Pause) -> None:
+    def _hold(self, pause: Pause, *, by_hand: bool = False) -> None:
         held = self.pause_reason
         if held is not None and held.seconds is None and pause.seconds is not None:
             return  # what somebody has to end by hand is not ended by a later call
         if self.pause_reason is None or self.pause_reason.reason != pause.reason:
-            log.error(log_events.TRIGGER_PAUSED, trigger=self.trigger, reason=pause.reason, remedy=pause.remedy)
+            tell = log.warning if by_hand else log.error
+            tell(log_events.TRIGGER_PAUSED, trigger=self.trigger, reason=pause.reason, remedy=pause.remedy)
         self.pause_reason = pause
         self._probing = True
         self._paused_until = float("inf") if pause.seconds is None else self._clock.monotonic() + pause.seconds
@@ -847,17 +850,31 @@ class Dispatcher:
             counters.failed_invocations += 1
             counters.last_error = error
             counters.last_error_at = self._clock.now()
-            log.info(
-                log_events.DELIVERY_FAILED,
-                trigger=self.trigger,
-                error=error,
-                outcome=type(outcome).__name__,
-                events=events,
-            )
+            kind = type(outcome).__name__
+            times = self._failure_log.failed(f"{kind} {error}", self._clock.monotonic())
+            if times:
+                log.info(
+                    log_events.DELIVERY_FAILED,
+                    trigger=self.trigger,
+                    error=error,
+                    outcome=kind,
+                    events=events,
+                    times=times,
+                )
         else:
             counters.last_delivery_at = self._clock.now()
+            if self._failure_log.failures:
+                self._tell_recovery()
         if self._observer is not None:
             self._observer.invoked(self.trigger, outcome, events=events, seconds=seconds)
+
+    def _tell_recovery(self) -> None:
+        ended = self._failure_log.worked(self._clock.monotonic())
+        if ended is not None:
+            failures, seconds = ended
+            log.info(
+                log_events.DELIVERY_WORKS, trigger=self.trigger, failures=failures, after_seconds=round(seconds, 1)
+            )
 
     def _set_timer(self, now: float) -> None:
         """One timer, for the earliest moment at which `pump` can do more than it did just now."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 
 import pytest
+from structlog.testing import capture_logs
 
 from bridge.batching.groups import Grouping
 from bridge.batching.held import HeldKeys
@@ -17,7 +18,7 @@ from bridge.delivery.dispatch import Dispatcher
 from bridge.delivery.failure_record import Reporting
 from bridge.delivery.limits import Gate
 from bridge.delivery.loop_guard import LoopGuard
-from bridge.delivery.outcome import Delivered, Evidence, Failed, Misconfigured, Partial, Rejected, TooLarge
+from bridge.delivery.outcome import Busy, Delivered, Evidence, Failed, Misconfigured, Partial, Rejected, TooLarge
 from bridge.lsn import LSN
 from bridge.testing import ManualClock, MemoryTarget
 from bridge.triggers.envelope import Envelope
@@ -346,6 +347,37 @@ async def test_resumed_by_hand_an_open_circuit_lets_records_be_given_up():
     outage.dispatcher.resume()
     await outage.pass_time(100)
     assert len(outage.letters) == 40
+
+
+async def test_a_target_that_is_busy_for_all_is_a_few_lines_in_the_log_and_so_is_that_it_works_again():
+    rig = Rig(batch_size=1, parallel=10, attempts=-1, clock=ManualClock())
+    rig.target.answer(*[Busy(EVIDENCE)] * 50, *[Busy(Evidence("timeout"))] * 50)
+    with capture_logs() as lines:
+        rig.admit(*[event(n, b"%d" % n) for n in range(50)])
+        while len(rig.dispatcher.tracker):
+            rig.dispatcher._clock.advance(0.05)
+            rig.dispatcher.pump()
+            await asyncio.sleep(0)
+    failures = [line for line in lines if line["event"] == "delivery failed"]
+    assert rig.dispatcher.counters.failed_invocations == 100
+    assert {line["error"] for line in failures} == {EVIDENCE.error, "timeout"}
+    assert len(failures) < 20
+    (works,) = [line for line in lines if line["event"] == "delivery works again"]
+    assert works["failures"] == 100
+
+
+async def test_a_pause_by_hand_is_no_error_in_the_log_and_one_for_the_target_is():
+    rig = Rig()
+    with capture_logs() as lines:
+        rig.dispatcher.pause()
+        rig.dispatcher.resume()
+        rig.target.answer(Misconfigured(EVIDENCE, "grant the right"))
+        rig.admit(event(1))
+        await rig.target.called(1)
+        while rig.dispatcher.pause_reason is None:
+            await asyncio.sleep(0)
+    assert [line["log_level"] for line in lines if line["event"] == "trigger paused"] == ["warning", "error"]
+    await rig.dispatcher.drain(0)
 
 
 async def test_a_pause_by_hand_outlasts_what_was_in_flight():

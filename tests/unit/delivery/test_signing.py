@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from bridge.config.targets import check_signing_secret
 from bridge.delivery.signing import UnusableSecret, WebhookSigner, public_key
 
 ONE = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -91,6 +92,14 @@ def test_a_public_key_that_does_not_belong_to_the_seed_is_refused():
 
 def test_unpadded_base64_is_accepted_as_the_reference_library_accepts_it():
     Webhook(ONE.rstrip("=")).verify(BODY, signed(ONE.rstrip("=")))
+
+
+@pytest.mark.parametrize("length", [24, 25, 26])
+def test_the_settings_take_unpadded_base64_too(length):
+    padded = "whsec_" + base64.b64encode(bytes(range(length))).decode()
+    check_signing_secret(padded)
+    check_signing_secret(padded.rstrip("="))
+    Webhook(padded).verify(BODY, signed(padded.rstrip("=")))
 
 
 @pytest.mark.parametrize(
