@@ -306,13 +306,16 @@ def _json_printer(trigger: str | None, system_identifier: str) -> Callable[[Even
 
 def _print_pretty(event: Event) -> None:
     # By the slower parser: a json column may hold what the faster one refuses, 1e400 or a lone surrogate.
-    document = json.loads(event.body + WITHOUT_TRIGGER, parse_int=_Digits, parse_float=_Digits)
-    metadata = document["metadata"]
+    try:
+        document = json.loads(event.body + WITHOUT_TRIGGER, parse_int=_Digits, parse_float=_Digits)
+        keys = "  ".join(f"{on_one_line(name)}={_value(value)}" for name, value in document["metadata"]["keys"].items())
+        body = list(_body(document))
+    except RecursionError:
+        keys, body = "", [click.style("nests too deeply to be shown here; --json prints it", dim=True)]
     moment = datetime.fromtimestamp(event.transaction.committed_at).astimezone().strftime("%H:%M:%S.%f")[:-3]
-    keys = "  ".join(f"{on_one_line(name)}={_value(value)}" for name, value in metadata["keys"].items())
     action = click.style(f"{event.action:<8}", fg=_COLORS.get(event.action), bold=True)
     click.echo(f"{click.style(moment, dim=True)}  {action}  {on_one_line(event.table)}  {keys}".rstrip())
-    for line in _body(document):
+    for line in body:
         click.echo(f"              {line}")
 
 

@@ -117,6 +117,11 @@ def test_numbers_and_text_that_json_parsers_differ_on_are_shown_as_written(capsy
     ]
 
 
+def test_what_nests_too_deeply_is_named_and_ends_nothing(capsys):
+    lines = printed(capsys, event("insert", '"record":{"a":' + "[" * 5000 + "]" * 5000 + '},"changes":null'))
+    assert lines[1:] == ["nests too deeply to be shown here; --json prints it"]
+
+
 def test_json_is_the_event_as_the_trigger_sends_it(capsys):
     _json_printer("email", "7")(event("insert", '"record":{}'))
     _json_printer(None, "7")(event("insert", '"record":{}'))
