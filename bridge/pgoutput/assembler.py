@@ -159,11 +159,12 @@ class _Version:
     types: tuple[ValueType, ...]
     wanted: dict[str, _Wanted]
     """By operation."""
-    barriers: set[str] = field(default_factory=set)
+    # There may be thousands of versions: a set of its own costs each of them more than all else that stands here.
+    barriers: frozenset[str] = frozenset()
     """Triggers whose next event of this relation is a barrier, for their older ones carry keys of another make."""
     news: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Triggers that stop before their next event of this relation, and what they stop for."""
-    fast: set[bytes] = field(default_factory=set)
+    fast: tuple[bytes, ...] = ()
     """Kinds of rows that have come, and take the fast way as far as there is one."""
     stops: bool = False
     """Whether some trigger is known to have stopped before an event of this relation that is yet to come again."""
@@ -536,7 +537,7 @@ class Assembler:
                     if known != layout:
                         self._key_layouts[route.trigger, version.message.oid] = layout
                         if layout.ordered:
-                            version.barriers.add(route.trigger)
+                            version.barriers |= {route.trigger}
 
     def _note_received(self, routes: Sequence[Route]) -> None:
         for route in routes:
@@ -558,7 +559,7 @@ class Assembler:
         version = self._relations.get(int.from_bytes(payload[ROW_KEY][1:5]))
         if version is None or kind in version.fast:
             return False
-        version.fast.add(kind)
+        version.fast = (*version.fast, kind)
         self._install(version, kind)
         return payload[ROW_KEY] in self._ready and payload[0] == XLOG_DATA
 
@@ -639,7 +640,7 @@ class Assembler:
     def _is_barrier(self, version: _Version, route: Route, event: Event) -> bool:
         """Whether a trigger's older events are of another make, or it stops here, now or since an earlier stream."""
         other_make = route.trigger in version.barriers
-        version.barriers.discard(route.trigger)
+        version.barriers -= {route.trigger}
         what = version.news.pop(route.trigger, None)
         if route.guard is None:
             return other_make

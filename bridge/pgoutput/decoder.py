@@ -7,6 +7,7 @@ This is the readable way, taken by every message that is not a row, and by a row
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 from bridge.change import UNCHANGED, Unchanged
@@ -93,7 +94,7 @@ def _relation(cursor: Cursor) -> RelationMessage:
     # Byte1 'R'  Int32 OID  String namespace  String name  Int8 replica identity  Int16 number of columns, then each:
     #   Int8 flags  String name  Int32 type OID  Int32 type modifier
     oid = cursor.u32()
-    namespace = cursor.cstring() or "pg_catalog"
+    namespace = sys.intern(cursor.cstring() or "pg_catalog")
     name = cursor.cstring()
     identity = chr(cursor.u8())
     if identity not in "dnfi":
@@ -103,7 +104,8 @@ def _relation(cursor: Cursor) -> RelationMessage:
 
 
 def _column(cursor: Cursor) -> Column:
-    return Column(cursor.u8(), cursor.cstring(), cursor.u32(), cursor.i32())
+    # Thousands of tables name their columns alike.
+    return Column(cursor.u8(), sys.intern(cursor.cstring()), cursor.u32(), cursor.i32())
 
 
 def _type(cursor: Cursor) -> TypeMessage:
