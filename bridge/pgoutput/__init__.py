@@ -31,7 +31,7 @@ two-phase commit. What differs by server version:
 | | since | here |
 |---|---|---|
 | option `messages`, logical messages | 14 | always on: they count as changes |
-| a detached partition has its own name at once | 15 | before, its root's until the stream is begun anew |
+| a detached partition has its own name at once | 15 | before: when the publication is altered, or by a new stream |
 | row filters, column lists of publications | 15 | a Relation message holds just the listed columns |
 | empty transactions are not sent | 15 | before, a Begin may be followed by its Commit at once |
 | option `origin` | 16 | as `source.origin` says; any, as before, delivers changes from elsewhere too |

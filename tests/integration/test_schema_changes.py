@@ -47,9 +47,16 @@ CHANGES = [
            {"id": 2, "name": "b", "n": 20}, ()),
     Change("the identity changes", ("ALTER TABLE t REPLICA IDENTITY FULL", "UPDATE t SET name = 'b'"),
            {"id": 1, "name": "b", "n": 10}, ("replica identity changed from default to full",), also={"keys": {"id": 1}}),
+    Change("an index becomes the identity", ("CREATE UNIQUE INDEX i ON t (n); ALTER TABLE t ALTER n SET NOT NULL, REPLICA IDENTITY USING INDEX i", "UPDATE t SET name = 'b'"),
+           {"id": 1, "name": "b", "n": 10}, ("replica identity changed from default to an index",), also={"keys": {"n": 10}}),
     Change("the key changes", ("ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (n)", "UPDATE t SET name = 'b'"),
            {"id": 1, "name": "b", "n": 10}, ("key changed from (id) to (n)",), also={"keys": {"n": 10}}),
     Change("an enum gets a label", ("ALTER TYPE mood ADD VALUE 'great'", "INSERT INTO t VALUES (2, 'great')"), {"id": 2, "m": "great"}, (),
+           start=("CREATE TYPE mood AS ENUM ('ok'); CREATE TABLE t (id int PRIMARY KEY, m mood)", "INSERT INTO t VALUES (1, 'ok')")),
+    Change("a label of an enum is renamed", ("ALTER TYPE mood RENAME VALUE 'ok' TO 'fine'", "INSERT INTO t VALUES (2, 'fine')"), {"id": 2, "m": "fine"}, (),
+           start=("CREATE TYPE mood AS ENUM ('ok'); CREATE TABLE t (id int PRIMARY KEY, m mood)", "INSERT INTO t VALUES (1, 'ok')")),
+    Change("a type is renamed", ("ALTER TYPE mood RENAME TO feeling", "ALTER TABLE t ADD n int; INSERT INTO t VALUES (2, 'ok', 20)"), {"id": 2, "m": "ok", "n": 20},
+           ("column m changed from public.mood to public.feeling", "column n added (int4)"),
            start=("CREATE TYPE mood AS ENUM ('ok'); CREATE TABLE t (id int PRIMARY KEY, m mood)", "INSERT INTO t VALUES (1, 'ok')")),
     Change("a column becomes of a type that was just made", ("CREATE DOMAIN whole AS int8; ALTER TABLE t ALTER n TYPE whole[] USING ARRAY[n]", "INSERT INTO t VALUES (2, 'b', '{20}')"),
            {"id": 2, "name": "b", "n": [20]}, ("column n changed from int4 to public._whole",)),
@@ -127,3 +134,27 @@ async def test_a_publication_altered_while_streaming_is_followed(database, run_s
         ("b", {"id": 4}),
     ]
     assert [change.what for change in status.changed_tables] == [("column v dropped",)]
+
+
+async def test_partitions_take_their_roots_name_and_their_own_again_as_publication_and_root_say(database, run_service):
+    """A relation that was published under another name is the same relation: its rows keep their order and come once."""
+    async with run_service(database) as running:
+        await running.execute(
+            "CREATE TABLE t (id int PRIMARY KEY, v text) PARTITION BY RANGE (id)",
+            "CREATE TABLE t2 (v text, id int PRIMARY KEY)",
+            "ALTER TABLE t ATTACH PARTITION t2 FOR VALUES FROM (10) TO (20)",
+            "INSERT INTO t VALUES (11, 'its own')",
+            "ALTER PUBLICATION everything SET (publish_via_partition_root = true)",
+            "INSERT INTO t VALUES (12, 'its root''s')",
+            "ALTER TABLE t DETACH PARTITION t2",
+            "INSERT INTO t2 VALUES ('its own again', 13)",
+            "ALTER TABLE t ATTACH PARTITION t2 FOR VALUES FROM (10) TO (20)",
+            "UPDATE t SET v = 'its root''s again' WHERE id = 13",
+        )
+        events = await running.events(4)
+    assert [(event["metadata"]["table_name"], list(event["record"].items())) for event in events] == [
+        ("t2", [("v", "its own"), ("id", 11)]),
+        ("t", [("id", 12), ("v", "its root's")]),
+        ("t2", [("v", "its own again"), ("id", 13)]),
+        ("t", [("id", 13), ("v", "its root's again")]),
+    ]
