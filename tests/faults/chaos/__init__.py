@@ -9,6 +9,8 @@ before it answers, and whatever can go wrong between them.
     rig.py         servers, processes and proxies of one run
     watch.py       looks at the slot while it runs
     faults.py      what goes wrong: each a coroutine on the rig
+    quiet.py       the same with nothing else committed, for what has to show every time
+    outage.py      one of two triggers down for a whole load: throughput, WAL, memory, order
     launcher.py    `pgbridge` with `points.py` (die at a named point) or `lies.py` (a fault planted in our own code)
     __main__.py    `make chaos`
 

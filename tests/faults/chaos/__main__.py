@@ -20,6 +20,7 @@ import psycopg
 
 from bridge.local.postgres import EmbeddedPostgres
 from chaos import faults
+from chaos import outage as outages
 from chaos.rig import SERVER_SETTINGS, Rig, Tally
 
 
@@ -117,15 +118,26 @@ async def storm(chosen: Sequence[faults.Fault], *, minutes: float, rounds: int, 
 @click.option("--minutes", default=20.0, show_default=True, help="How long; every fault has its turn in each round.")
 @click.option("--rounds", default=0, help="That many rounds instead.")
 @click.option("--seed", type=int, help="Of the faults' own choices; default: another one each time.")
-@click.option("--rate", default=1500, show_default=True, help="Transactions committed a second.")
+@click.option("--rate", default=1500, show_default=True, help="Transactions committed a second; changes, of an outage.")
 @click.option("--only", multiple=True, help="Faults whose name holds this; may be given more than once.")
 @click.option("--short", is_flag=True, help="The faults of the short form.")
+@click.option("--outage", type=int, help="So many changes instead, with one of two triggers down: `outage.py`.")
 @click.option("--list", "listing", is_flag=True, help="Print the faults' names.")
 def main(
-    minutes: float, rounds: int, seed: int | None, rate: int, only: tuple[str, ...], *, short: bool, listing: bool
+    minutes: float,
+    rounds: int,
+    seed: int | None,
+    rate: int,
+    only: tuple[str, ...],
+    *,
+    short: bool,
+    outage: int | None,
+    listing: bool,
 ) -> None:
     """Let everything go wrong, and compare what was committed with what arrived."""
     logging.getLogger("psycopg").setLevel(logging.ERROR)  # of links that were cut it has much to say
+    if outage:
+        sys.exit(asyncio.run(until_told(show_outage(outage, rate))))
     known = faults.short_form() if short else list(faults.ALL.values())
     chosen = [fault for fault in known if not only or any(part in fault.name for part in only)]
     if listing:
@@ -135,6 +147,14 @@ def main(
         raise click.UsageError("no fault has such a name; see --list")
     seed = random.randrange(2**32) if seed is None else seed
     sys.exit(asyncio.run(until_told(storm(chosen, minutes=minutes, rounds=rounds, seed=seed, rate=rate))))
+
+
+async def show_outage(changes: int, rate: int) -> bool:
+    """Whether all was as promised."""
+    with tempfile.TemporaryDirectory(prefix="pgbridge-outage-") as folder:
+        text, good = outages.table(await outages.measure(changes, rate, Path(folder)))
+    click.echo(text)
+    return good
 
 
 async def until_told(work: Coroutine[Any, Any, bool]) -> int:

@@ -125,6 +125,20 @@ async def killed_at_random(rig: Rig, times: int) -> None:
     await rig.recovers()
 
 
+@fault("fifty kills among adjacent commits", times=50)
+async def killed_among_adjacent_commits(rig: Rig, times: int) -> None:
+    """Sixteen writers commit one right after the other, more than the load does."""
+    payloads = [f"writer {number}" for number in range(workload.WRITERS)]
+    for _ in range(times):
+        process = await rig.start()
+        await asyncio.to_thread(workload.commit_side_by_side, rig.dsn, payloads)
+        await rig.arrives(rig.random.randint(1, 200))
+        await asyncio.to_thread(workload.commit_side_by_side, rig.dsn, payloads)
+        await rig.kill(process)
+    await rig.start()
+    await rig.recovers()
+
+
 @fault("killed in the middle of a COPY", times=3, briefly=True)
 async def killed_in_copy(rig: Rig, times: int) -> None:
     for _ in range(times):
