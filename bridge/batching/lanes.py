@@ -29,6 +29,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Final
 
 from bridge.batching.batch import Batch
 from bridge.change import Event
@@ -36,6 +37,11 @@ from bridge.errors import InvariantBroken
 
 _AT_ONCE = -math.inf
 """Before any time: what was divided before it was sent goes first."""
+
+
+Lane = list[Event] | deque[Event]
+SHORT_LANE: Final = 16
+"""Up to here a lane is a list: an empty deque takes 600 bytes, and there may be as many lanes as there are keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +65,7 @@ class Lanes:
         self._waiting_bytes = 0
         self._arrivals: deque[tuple[float, bytes]] = deque()  # (time, id of the newest event that came then)
         # Held keys: the number of the batch that holds it, or, once an event has to wait for it, its lane.
-        self._held: dict[bytes, int | deque[Event]] = {}
+        self._held: dict[bytes, int | Lane] = {}
         self._number = 0
         self._ready: list[tuple[bytes, bytes]] = []  # heap of (id of the lane's first event, key)
         self._blocks: dict[bytes, int] = {}  # event with two keys: in how many lanes it is not first yet
@@ -88,7 +94,9 @@ class Lanes:
 
     def waits_for(self, key: bytes) -> bool:
         """Whether an event of this key is in no batch; looks at all that wait."""
-        return isinstance(self._held.get(key), deque) or any(key in (each.key, each.old_key) for each in self._waiting)
+        return isinstance(self._held.get(key), list | deque) or any(
+            key in (each.key, each.old_key) for each in self._waiting
+        )
 
     def unsent(self) -> Iterator[Event]:
         """Every event that is in no batch in flight, in no particular order."""
@@ -343,11 +351,11 @@ class Lanes:
                 if other is None:
                     raise InvariantBroken(f"{event!r} has an old key but no key")
                 other_lane = self._held[other]
-                if isinstance(other_lane, int) or other_lane.popleft() is not event:
+                if isinstance(other_lane, int) or _pop_first(other_lane) is not event:
                     raise InvariantBroken(f"{event!r} is first in one of its lanes only")
                 self._blocks.pop(event.id, None)
                 self._held[other] = other_lane or self._number
-            lane.popleft()
+            _pop_first(lane)
             self._deferred -= 1
             events.append(event)
             taken = True
@@ -360,7 +368,7 @@ class Lanes:
         return size, full
 
     def _defer(self, event: Event, key: bytes) -> None:
-        self._lane(key).append(event)
+        self._stand_in_lane(key, event)
         self._deferred += 1
 
     def _defer_two(self, event: Event, keys: tuple[bytes, bytes]) -> None:
@@ -369,16 +377,19 @@ class Lanes:
         for key in keys:
             if key in self._held:
                 blocks += 1
-            self._lane(key).append(event)
+            self._stand_in_lane(key, event)
         self._deferred += 1
         self._blocks[event.id] = blocks
 
-    def _lane(self, key: bytes) -> deque[Event]:
-        """The lane of a key that is held, or is from now on."""
+    def _stand_in_lane(self, key: bytes, event: Event) -> None:
+        """Go last in the lane of a key that is held, or is from now on."""
         lane = self._held.get(key)
         if lane is None or isinstance(lane, int):
-            lane = self._held[key] = deque()
-        return lane
+            self._held[key] = [event]
+            return
+        lane.append(event)
+        if len(lane) == SHORT_LANE and isinstance(lane, list):
+            self._held[key] = deque(lane)
 
     def _release(self, keys: Iterable[bytes]) -> None:
         """Free keys whose batch is finished; where events stand in their lanes, these are next. Keys may repeat."""
@@ -406,6 +417,10 @@ class Lanes:
             if self._arrivals[0][1] == event.id:
                 self._arrivals.popleft()
         return event
+
+
+def _pop_first(lane: Lane) -> Event:
+    return lane.pop(0) if isinstance(lane, list) else lane.popleft()
 
 
 # An event is a tuple, and these stay out of Python for each of them.

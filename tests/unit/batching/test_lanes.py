@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.batching.batch import Batch, bisect, part_of
-from bridge.batching.lanes import Lanes, Window
+from bridge.batching.lanes import SHORT_LANE, Lanes, Window
 from bridge.change import Event, Position, Transaction
 from bridge.errors import InvariantBroken
 from bridge.lsn import LSN
@@ -54,6 +54,26 @@ def test_a_key_in_flight_holds_back_only_itself():
     assert subject.take(0.0) is None
     subject.finish(first, 0.0)
     assert [e.key for e in subject.take(0.0).events] == [b"a"]
+
+
+@pytest.mark.parametrize("count", [SHORT_LANE - 1, SHORT_LANE, SHORT_LANE + 1, 5 * SHORT_LANE])
+def test_a_lane_keeps_its_order_however_long_it_grows(count):
+    subject = lanes(batch_size=7)
+    subject.admit([event(0)], 0.0)
+    first = subject.take(0.0)
+    later = [event(n) for n in range(1, count + 1)]
+    for each in later:
+        subject.admit([each], 0.0)
+        assert subject.take(0.0) is None
+    assert subject.waiting == count
+    assert sorted(subject.unsent()) == later
+    taken = []
+    while first is not None:
+        subject.finish(first, 0.0)
+        first = subject.take(0.0)
+        taken += [] if first is None else first.events
+    assert taken == later
+    assert subject.waiting == 0
 
 
 def test_a_change_of_key_waits_for_both_keys_and_holds_both():
