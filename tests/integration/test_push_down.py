@@ -159,7 +159,21 @@ VALUES: dict[str, list[Any]] = {
 NUMBERS = (-3, -2.5, 0, 1.5, 2, 2.5, 2.5000, 3, 18, 40000, 5e9, 9007199254740993, 300)
 
 
-def random_test(choose: random.Random, column: str) -> Any:
+PLAIN = ["plan", "v", "age", "small", "big", "n", "b", "u", "Sel ect"]
+
+
+def random_test(choose: random.Random, column: str, *, plain: bool) -> Any:
+    if plain or choose.random() < 0.3:  # one that may well be pushed down, and matches something
+        value = choose.choice([value for value in VALUES[column] if not isinstance(value, list)])
+        if column in {"age", "small", "big"} and value is not None:
+            return choose.choice(
+                [value, {"numeric": [">=", max(value, -(10**9))]}, {"anything-but": min(value, 10**9)}]
+            )
+        if column == "n":
+            return choose.choice([1.5, 2.5, {"numeric": ["<", 2.5]}, {"numeric": [">", 1.5]}, None])
+        if isinstance(value, str) and choose.random() < 0.3:
+            return choose.choice([{"anything-but": value}, {"prefix": value[:1]}])
+        return value
     text = choose.choice([str(value) for value in VALUES[column] if isinstance(value, str)] + ["pro", "p", "300"])
     number = choose.choice(NUMBERS)
     higher = choose.choice([other for other in NUMBERS if other > number] or [number + 1])
@@ -176,15 +190,18 @@ def random_test(choose: random.Random, column: str) -> Any:
     return choose.choice(forms)
 
 
-def random_pattern(choose: random.Random) -> dict:
+def random_pattern(choose: random.Random, *, plain: bool) -> dict:
     def fields() -> dict:
-        columns = choose.sample([*VALUES], choose.randint(1, 2))
-        return {column: [random_test(choose, column) for _ in range(choose.randint(1, 3))] for column in columns}
+        columns = choose.sample(PLAIN if plain else [*VALUES], choose.randint(1, 2))
+        return {
+            column: [random_test(choose, column, plain=plain) for _ in range(choose.randint(1, 3))]
+            for column in columns
+        }
 
     record: dict = fields()
     if choose.random() < 0.2:
         record["$or"] = [fields(), fields()]
-    if choose.random() < 0.1:
+    if not plain and choose.random() < 0.1:
         record["doc"] = {"plan": ["pro"]}
     pattern: dict = {"record": record}
     if choose.random() < 0.2:
@@ -194,13 +211,14 @@ def random_pattern(choose: random.Random) -> dict:
 
 def random_triggers(choose: random.Random) -> dict[str, dict]:
     triggers: dict[str, dict] = {}
+    plain = choose.random() < 0.6
     for name in ("one", "two", "three")[: choose.randint(1, 3)]:
         trigger: dict = {
             "tables": choose.choice([["public.users"], ["public.users"], ["public.log", "public.users"]]),
-            "operations": choose.choice([["insert"], ["insert"], ["insert", "truncate"], ["insert", "update"]]),
+            "operations": choose.choice([["insert"], ["insert", "truncate"]] + [["insert", "update"]] * (not plain)),
         }
-        if choose.random() < 0.9:
-            trigger["filter_criteria"] = [random_pattern(choose) for _ in range(choose.randint(1, 2))]
+        if plain or choose.random() < 0.9:
+            trigger["filter_criteria"] = [random_pattern(choose, plain=plain) for _ in range(choose.randint(1, 2))]
         if choose.random() < 0.5:
             trigger["columns"] = {"include": choose.sample([*VALUES], 3)}
         if choose.random() < 0.3:
