@@ -281,13 +281,12 @@ async def test_proxies_of_the_environment_and_cookies_are_not_used(receiver, mon
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        (200, Delivered),
-        (204, Delivered),
-        (400, Rejected),
-        (404, Misconfigured),
+        *[(status, Delivered) for status in (200, 201, 202, 204)],
+        *[(status, Misconfigured) for status in (401, 403, 404, 410)],
+        *[(status, Rejected) for status in (400, 402, 405, 406, 409, 415, 418, 422, 426, 451)],
+        *[(status, Failed) for status in (304, 408, 425, 500, 501, 502, 503, 504, 529)],
         (413, TooLarge),
         (429, Busy),
-        (500, Failed),
     ],
 )
 async def test_statuses_come_back_as_their_classes(receiver, status, expected):
@@ -295,6 +294,50 @@ async def test_statuses_come_back_as_their_classes(receiver, status, expected):
     async with target_at(receiver.url) as target:
         assert type(await target.deliver(invocation())) is expected
     assert len(receiver.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "retry_after", "expected"),
+    [
+        (429, "7", Busy),
+        (503, "7", Busy),
+        (503, "Sun, 06 Nov 1994 08:49:37 GMT", Busy),
+        (503, "whenever", Failed),
+        (500, "7", Failed),
+        (408, "7", Failed),
+        (404, "7", Misconfigured),
+        (400, "7", Rejected),
+    ],
+)
+async def test_retry_after_makes_a_503_busy_and_is_kept_where_there_is_another_attempt(
+    receiver, status, retry_after, expected
+):
+    receiver.says(status, Retry_After=retry_after)
+    async with target_at(receiver.url) as target:
+        outcome = await target.deliver(invocation())
+    assert type(outcome) is expected
+    if isinstance(outcome, Busy | Failed):
+        assert outcome.retry_after_seconds == {"7": 7.0, "whenever": None}.get(retry_after, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("status", "steer", "disable", "expected"),
+    [
+        (410, "", True, Misconfigured),
+        (500, "disable", True, Misconfigured),
+        (500, "abort-message", None, Rejected),
+        (500, " Disable ", True, Misconfigured),
+        (500, "dance", None, Failed),
+        (401, "", False, Misconfigured),
+        (200, "disable", None, Delivered),
+    ],
+)
+async def test_a_receiver_may_end_its_deliveries_or_those_of_one_message(receiver, status, steer, disable, expected):
+    receiver.says(status, Webhook_Delivery=steer)
+    async with target_at(receiver.url) as target:
+        outcome = await target.deliver(invocation())
+    assert type(outcome) is expected
+    assert getattr(outcome, "disable", None) is disable
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -19,7 +19,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials, InstanceMetadataProvider
-from botocore.session import Session
+from botocore.session import Session, get_session
 
 from bridge.config import TriggerSettings
 from bridge.delivery.aws import LACK_SECONDS, AwsCredentials
@@ -405,6 +405,54 @@ async def test_a_refusal_is_classed_by_its_code_and_nothing_is_repeated(fake, st
     assert type(outcome) is expected
     assert outcome.evidence.error == f"Lambda {code}"
     assert len(fake.invocations) == 1
+
+
+ERRORS_OF_INVOKE = {
+    Busy: """
+        CodeArtifactUserPendingException EC2ThrottledException EC2UnexpectedException EFSIOException
+        EFSMountConnectivityException EFSMountTimeoutException ENILimitReachedException ENINotReadyException
+        ResourceConflictException ResourceNotReadyException S3FilesMountConnectivityException
+        S3FilesMountTimeoutException ServiceQuotaExceededException SnapStartException SnapStartNotReadyException
+        SnapStartTimeoutException SubnetIPAddressLimitReachedException TooManyRequestsException
+    """,
+    Failed: "DurableExecutionAlreadyStartedException ServiceException",
+    Misconfigured: """
+        CodeArtifactUserDeletedException CodeArtifactUserFailedException EC2AccessDeniedException
+        EFSMountFailureException InvalidParameterValueException InvalidRuntimeException
+        InvalidSecurityGroupIDException InvalidSubnetIDException InvalidZipFileException KMSAccessDeniedException
+        KMSDisabledException KMSInvalidStateException KMSNotFoundException ModeNotSupportedException
+        NoPublishedVersionException RecursiveInvocationException ResourceNotFoundException
+        RuntimeAliasDeletedException RuntimeVersionDeletedException S3FilesMountFailureException
+        SnapStartRegenerationFailureException UnsupportedMediaTypeException
+    """,
+    Rejected: "InvalidRequestContentException",
+    TooLarge: "RequestTooLargeException SerializedRequestEntityTooLargeException",
+}
+"""What design and manual make of them: written out, so that no error gets a class by accident."""
+
+
+async def test_every_error_in_the_sdk_s_model_of_invoke_has_the_class_that_is_written_down(fake):
+    written = {name: kind for kind, names in ERRORS_OF_INVOKE.items() for name in names.split()}
+    model = get_session().get_service_model("lambda").operation_model("Invoke")
+    assert {shape.name for shape in model.error_shapes} <= written.keys()
+    async with target_of(fake) as target:
+        for shape in model.error_shapes:
+            fake.refuses(shape.metadata["error"]["httpStatusCode"], shape.name)
+            outcome = await target.deliver(invocation())
+            assert (shape.name, type(outcome)) == (shape.name, written[shape.name])
+            assert outcome.evidence.error == f"Lambda {shape.name}"
+            assert not isinstance(outcome, Misconfigured) or outcome.remedy
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"), [("4", 4.0), ("0", 0.0), ("86400", 300.0), ("-3", None), ("soon", None), ("1.5", 1.5)]
+)
+async def test_a_throttles_retry_after_is_clamped_and_what_is_none_is_ignored(fake, sent, kept):
+    fake.says(429, b"{}", x_amzn_ErrorType="TooManyRequestsException", Retry_After=sent)
+    async with target_of(fake) as target:
+        outcome = await target.deliver(invocation())
+    assert isinstance(outcome, Busy)
+    assert outcome.retry_after_seconds == kept
 
 
 async def test_a_throttle_names_its_reason_and_its_retry_after_is_kept(fake):
