@@ -35,7 +35,15 @@ class Row:
 
 async def run_once(server: EmbeddedPostgres, fault: faults.Fault, folder: Path, *, seed: int, rate: int) -> Tally:
     """One fault under load, and its reconciliation."""
-    async with Rig(server, folder, seed=seed, rate=rate, poison=fault.poison, after_seconds=fault.after_seconds) as rig:
+    async with Rig(
+        server,
+        folder,
+        seed=seed,
+        rate=rate,
+        poison=fault.poison,
+        after_seconds=fault.after_seconds,
+        timeout_seconds=fault.timeout_seconds,
+    ) as rig:
         rig.workload.start()
         await fault.act(rig, fault.times)
         return await rig.finish()

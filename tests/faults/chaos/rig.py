@@ -36,6 +36,9 @@ LAUNCHER = ("-m", "chaos.launcher")
 LIMIT_SECONDS = 300.0
 """Of every wait; far above what anything takes on a busy machine."""
 
+PATIENT_SECONDS = 60.0
+"""Of a call: one that only a busy machine delays is not to be repeated."""
+
 SERVER_SETTINGS = {
     # A half-open link is found after this long, by the server and by us.
     "wal_sender_timeout": "3s",
@@ -61,13 +64,13 @@ backlog: {{after_seconds: {after_seconds}}}
 triggers:
   everything:
     tables: ["chaos.*"]
-    target: {{http: {{url: "http://127.0.0.1:{port}/", batch: true, timeout_in_seconds: 3}}}}
+    target: {{http: {{url: "http://127.0.0.1:{port}/", batch: true, timeout_in_seconds: {timeout}}}}}
     batch_size: {batch}
     parallelization_factor: {factor}
     maximum_retry_attempts: -1
   singles:
     tables: [chaos.account]
-    target: {{http: {{url: "http://127.0.0.1:{port}/", batch: false, timeout_in_seconds: 3}}}}
+    target: {{http: {{url: "http://127.0.0.1:{port}/", batch: false, timeout_in_seconds: {timeout}}}}}
     parallelization_factor: {singles}
     maximum_retry_attempts: -1
 """
@@ -105,6 +108,7 @@ class Rig:
         rate: transactions a second.
         poison: the load has rows that the receiver refuses for good.
         after_seconds: how long a change may wait before it moves to the backlog.
+        timeout_seconds: how long a call may take.
         lie: a fault planted in every bridge process (`lies.py`).
 
     Attributes:
@@ -124,10 +128,12 @@ class Rig:
         rate: int,
         poison: bool = False,
         after_seconds: float = 2,
+        timeout_seconds: float = PATIENT_SECONDS,
         lie: str | None = None,
     ) -> None:
         self.server = server
         self._after_seconds = after_seconds
+        self._timeout_seconds = timeout_seconds
         self._lie = {} if lie is None else {"lie": lie}
         self.folder = folder
         self.random = random.Random(seed)
@@ -172,7 +178,7 @@ class Rig:
             CONFIGURATION.format(
                 source=self._through(self.source), store=self._through(self.store), slot=self.name,
                 port=self.target.port, batch=BATCH, factor=FACTOR, singles=SINGLES_FACTOR,
-                after_seconds=self._after_seconds,
+                after_seconds=self._after_seconds, timeout=self._timeout_seconds,
             )
         )  # fmt: skip
         await self.start_receiver()
