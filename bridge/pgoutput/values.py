@@ -183,15 +183,11 @@ _BUILT_IN: Final[tuple[tuple[int, str, Form, bool], ...]] = (
     (4535, "datemultirange", Form.TEXT, False),
     (4536, "int8multirange", Form.TEXT, False),
     (5038, "pg_snapshot", Form.TEXT, False),
-    (71, "pg_type", Form.TEXT, False),  # rows of these four catalogs are types that the server has by heart
-    (75, "pg_attribute", Form.TEXT, False),
-    (81, "pg_proc", Form.TEXT, False),
-    (83, "pg_class", Form.TEXT, False),
 )
 
 # Array OID: element OID. The array's name is the element's with an underscore before it.
 _BUILT_IN_ARRAYS: Final[Mapping[int, int]] = {
-    143: 142, 199: 114, 210: 71, 270: 75, 271: 5069, 272: 81, 273: 83, 629: 628, 651: 650, 719: 718, 775: 774, 791: 790,
+    143: 142, 199: 114, 271: 5069, 629: 628, 651: 650, 719: 718, 775: 774, 791: 790,
     1000: 16, 1001: 17, 1002: 18, 1003: 19, 1005: 21, 1006: 22, 1007: 23, 1008: 24, 1009: 25, 1010: 27, 1011: 28,
     1012: 29, 1013: 30, 1014: 1042, 1015: 1043, 1016: 20, 1017: 600, 1018: 601, 1019: 602, 1020: 603, 1021: 700,
     1022: 701, 1027: 604, 1028: 26, 1034: 1033, 1040: 829, 1041: 869, 1115: 1114, 1182: 1082, 1183: 1083,
@@ -201,6 +197,9 @@ _BUILT_IN_ARRAYS: Final[Mapping[int, int]] = {
     4090: 4089, 4097: 4096, 4192: 4191, 5039: 5038, 6150: 4451, 6151: 4532, 6152: 4533, 6153: 4534, 6155: 4535,
     6157: 4536,
 }  # fmt: skip
+
+# Of rows of the four catalogs that every server starts from; their types, as all rows, are text.
+_ARRAYS_OF_ROWS: Final = {210: "_pg_type", 270: "_pg_attribute", 272: "_pg_proc", 273: "_pg_class"}
 
 _BOX: Final = 603  # the one built-in type whose arrays have a delimiter of their own
 
@@ -214,7 +213,8 @@ def _built_in() -> tuple[dict[int, ValueType], dict[int, str]]:
     for oid, element in _BUILT_IN_ARRAYS.items():
         by_oid[oid] = ValueType(Form.ARRAY, by_oid[element], b";" if element == _BOX else b",")
         names[oid] = "_" + names[element]
-    return by_oid, names
+    by_oid |= dict.fromkeys(_ARRAYS_OF_ROWS, ValueType(Form.ARRAY, _TEXT))
+    return by_oid, names | _ARRAYS_OF_ROWS
 
 
 BUILT_IN_BY_OID, BUILT_IN_NAMES = _built_in()
