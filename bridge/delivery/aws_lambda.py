@@ -11,7 +11,7 @@ import asyncio
 import base64
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -164,6 +164,8 @@ class LambdaTarget:
         self._credentials.proved()
         if self._durable is not None:
             self._learn(self._durable, answer, outcome, invocation)
+            if answer.status >= 500:
+                return self._joining(outcome)
         return outcome
 
     async def check(self) -> Sequence[TargetFinding]:
@@ -212,10 +214,17 @@ class LambdaTarget:
 
     def _without_answer(self, answer: NoAnswer) -> Outcome:
         if answer.fault is not Fault.TIMEOUT:
-            return fault_outcome(answer, setting=_SETTING)
+            return self._joining(fault_outcome(answer, setting=_SETTING))
         # Its limit may have been raised since it was looked up.
         self._function_timeout_seconds = None
-        return fault_outcome(NoAnswer(answer.fault, f"{answer.error}; whether the function ran is unknown"))
+        error = f"{answer.error}; whether the function ran is unknown"
+        return self._joining(fault_outcome(NoAnswer(answer.fault, error)))
+
+    def _joining(self, outcome: Outcome) -> Outcome:
+        """Where an execution may be running, only a call of its name joins it: the batch has to stay as it is."""
+        if self._durable is None or not isinstance(outcome, Failed):
+            return outcome
+        return replace(outcome, joins=True)
 
     async def _refused(self, answer: Answer, outcome: Misconfigured, keys: AwsKeys) -> Outcome:
         """Only where other credentials can't be had does somebody have to mend them."""

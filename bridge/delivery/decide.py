@@ -123,7 +123,7 @@ def decide(
             wait = retry.wait_seconds(batch.attempt, random, retry_after_seconds)
             return Decision(parts=[(_again(batch), wait)])
         case Failed(evidence, retry_after_seconds):
-            if policy.bisect_on_error and len(batch.events) > 1:
+            if policy.bisect_on_error and len(batch.events) > 1 and not outcome.joins:
                 wait = retry.wait_seconds(1, random, retry_after_seconds)
                 return Decision(parts=[(part, wait) for part in bisect(batch)])
             if not charging:

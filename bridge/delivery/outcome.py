@@ -70,6 +70,8 @@ class Failed:
     retry_after_seconds: float | None = None
     unsent: bool = False
     """No connection came about, so the target has seen none of the records, and none is charged."""
+    joins: bool = False
+    """The same bytes again would join the work that may be going on, and parts of them begin it anew: no dividing."""
 
 
 @dataclass(frozen=True, slots=True)

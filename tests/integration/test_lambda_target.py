@@ -205,6 +205,24 @@ async def test_a_repeated_call_names_the_same_durable_execution_until_it_has_fai
     assert "X-Amz-Durable-Execution-Name" not in fake.last[0].headers
 
 
+@pytest.mark.parametrize("durable", [True, False])
+async def test_a_batch_stays_as_it_is_while_its_durable_execution_may_be_running(fake, durable):
+    def hang_up(request):
+        request.transport.close()
+        return web.Response()
+
+    async with target_of(fake, durable_execution_name=durable, timeout_in_seconds=5) as target:
+        fake.refuses(500, "ServiceException")
+        assert (await target.deliver(invocation())).joins is durable
+        fake.answer = hang_up
+        assert (await target.deliver(invocation())).joins is durable
+        # It has answered, so nothing is running; nor is anything where other content had the name.
+        fake.returns(b'{"errorType": "ValueError"}', X_Amz_Function_Error="Unhandled")
+        assert not (await target.deliver(invocation())).joins
+        fake.refuses(409, "DurableExecutionAlreadyStartedException")
+        assert not (await target.deliver(invocation())).joins
+
+
 async def test_an_event_invocation_asks_for_no_log_and_settles_when_accepted(fake):
     fake.says(202)
     async with target_of(fake, invocation_type="Event") as target:

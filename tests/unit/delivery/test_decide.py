@@ -83,6 +83,15 @@ def test_a_call_that_never_reached_the_target_charges_nothing_and_divides_nothin
     assert 7.0 <= wait <= 7.7
 
 
+def test_a_batch_that_may_be_worked_on_goes_again_as_it_is_though_division_is_on():
+    events = [event(1, b"a"), event(2, b"b")]
+    decision = judge(batch(*events), Failed(EVIDENCE, joins=True), BISECTING)
+    assert retried(decision) == [ids(events)]
+    assert decision.charged == {each.id: Charge(1, NOW) for each in events}
+    last = judge(batch(*events), Failed(EVIDENCE, joins=True), BISECTING, {each.id: Charge(2, 5.0) for each in events})
+    assert ids([record.event for record in last.given_up]) == ids(events)
+
+
 def test_a_partial_failure_charges_and_retries_just_the_named_records():
     a, b, c = event(1, b"a"), event(2, b"b"), event(3, b"c")
     decision = judge(batch(a, b, c), Partial(frozenset({b.id.decode()}), EVIDENCE))
