@@ -23,7 +23,7 @@ from bridge.errors import BridgeError
 from bridge.observe import log as events
 from bridge.observe.health import Health, judge
 from bridge.observe.metrics import CONTENT_TYPE, Metrics
-from bridge.observe.status import ServiceStatus, TriggerState
+from bridge.observe.status import ServiceState, ServiceStatus, TriggerState
 from bridge.secret import SecretResolver
 from bridge.store.letter_json import outline
 from bridge.store.protocol import DeadLetter, LetterFilter, Store
@@ -303,11 +303,15 @@ async def _on_trigger(
     if action is None:
         raise web.HTTPNotImplemented(text=f"this process can't {name} triggers")
     wanted = request.match_info["name"]
-    status = next((trigger for trigger in request.app[_ADMIN].snapshot().triggers if trigger.name == wanted), None)
+    service = request.app[_ADMIN].snapshot()
+    status = next((trigger for trigger in service.triggers if trigger.name == wanted), None)
     if status is None:
         raise web.HTTPNotFound(text=f"there is no trigger {wanted[:80]!r}")
     if status.state is TriggerState.DISABLED:
         raise web.HTTPConflict(text=f"trigger {wanted} is disabled by its settings; set enabled: true and restart")
+    if service.state in {ServiceState.STARTING, ServiceState.STANDING_BY}:
+        words = service.state.value.replace("_", " ")
+        raise web.HTTPConflict(text=f"this process is {words}; {name} the trigger at the one that reads the slot")
     answer = action(wanted)
     if inspect.isawaitable(answer):
         await answer

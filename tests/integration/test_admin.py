@@ -153,6 +153,16 @@ class TestHealth:
             response, body = await bench.get("/readyz")
             assert (response.status, body["reasons"]) == (503, ["standing by: slot in use by pid 7"])
 
+    async def test_a_process_that_delivers_nothing_pauses_and_resumes_nothing(self):
+        for state in (ServiceState.STARTING, ServiceState.STANDING_BY):
+            async with admin() as bench:
+                bench.status = dataclasses.replace(STATUS, state=state)
+                for action in ("pause", "resume"):
+                    response, body = await bench.post(f"/api/triggers/email/{action}")
+                    assert response.status == 409
+                    assert "at the one that reads the slot" in body["error"]
+                assert bench.called == []
+
     async def test_paused_triggers_do_not_fail_it(self):
         async with admin() as bench:
             assert bench.status.triggers[1].state is TriggerState.PAUSED
