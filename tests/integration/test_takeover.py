@@ -9,9 +9,11 @@ import psycopg
 import pytest
 
 from bridge.config import Settings
+from bridge.errors import StoreFenced
 from bridge.observe.status import ServiceState
 from bridge.service import Service
 from bridge.store.postgres import PostgresStore
+from bridge.store.protocol import SourceIdentity
 from bridge.testing import MemoryTarget
 
 LIMIT_SECONDS = 60
@@ -133,3 +135,29 @@ async def test_whoever_takes_over_goes_on_behind_what_was_saved_up_to_the_last_m
     await processes.becomes(second, ServiceState.STREAMING)
     await processes.deliver_a_row()
     assert len(processes.target.delivered) == len(set(processes.target.delivered)) == 2
+
+
+async def test_whoever_learns_that_it_was_replaced_sends_nothing_more(processes):
+    """Given a call under way, when a save is refused because another process has claimed the slot, then it is given up."""
+    held = asyncio.get_running_loop().create_future()
+    active = processes.start()
+    await processes.becomes(active, ServiceState.STREAMING)
+    await processes.deliver_a_row()
+    processes.target.answer(held)
+    calls = len(processes.target.invocations)
+    async with await psycopg.AsyncConnection.connect(processes.dsn, autocommit=True) as connection:
+        await connection.execute("INSERT INTO thing VALUES (-1)")
+        await processes.target.called(calls + 1)
+        row = await (
+            await connection.execute("SELECT slot, system_identifier, timeline, database FROM pgbridge.slots")
+        ).fetchone()
+        other = processes.store()
+        await other.claim(SourceIdentity(row[0], str(row[1]), row[2], row[3]))
+        await other.close()
+        await connection.execute("INSERT INTO thing VALUES (-2)")
+    running = processes.running.pop(active)
+    with pytest.raises(StoreFenced):
+        await asyncio.wait_for(running, LIMIT_SECONDS)
+    (dispatcher,) = active._roster.dispatchers.values()
+    assert dispatcher.in_flight == 0
+    assert held.cancelled()
