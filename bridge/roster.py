@@ -21,11 +21,12 @@ from bridge.delivery.backlog import Backlog, Bounds
 from bridge.delivery.circuit import Circuit, Limits
 from bridge.delivery.decide import Policy
 from bridge.delivery.descriptors import connections_allowed
-from bridge.delivery.dispatch import Dispatcher, Observer, ReadBacklog
+from bridge.delivery.dispatch import Dispatcher, Observer
 from bridge.delivery.factory import build_form, is_batched, load_transform
 from bridge.delivery.failure_record import Reporting
 from bridge.delivery.limits import Gate, fair_shares
 from bridge.delivery.loop_guard import LoopGuard
+from bridge.delivery.parking import ReadBacklog
 from bridge.delivery.target import Target
 from bridge.delivery.tenant import tenant_reader
 from bridge.lsn import LSN

@@ -12,5 +12,8 @@ makes one call and never retries by itself; what an outcome means for the record
     classify.py             the delivery table; pure, with answer.py, batch_response.py and lambda_errors.py
     signing.py, sigv4.py    signatures over the exact bytes; pure
     addresses.py, retry.py  what is never called, how long to wait; pure
-    decide.py, dispatch.py  an outcome to a decision; a trigger's batches, calls and settlements
+    decide.py, circuit.py   an outcome to a decision; when a target counts as down; pure
+    dispatch.py, books.py   a trigger's batches, calls and settlements; what it has in hand
+    backlog.py, parking.py  what of it is in the table; when it goes there, and how it comes back
+    budget.py               the memory of all triggers together
 """

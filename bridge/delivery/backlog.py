@@ -519,10 +519,6 @@ class Waiting:
         if oldest is not None and len(marks) < self._MOST and (not marks or marks[-1][1] < newest):
             marks.append((now, newest))
 
-    def seconds(self, now: float) -> float:
-        """For how long the oldest has been waiting, at least."""
-        return now - self._marks[0][0] if self._marks else 0.0
-
     def through(self, now: float, seconds: float) -> bytes | None:
         """The newest id such that everything up to it that waits has been waiting for that long."""
         overdue = [newest for marked_at, newest in self._marks if now - marked_at >= seconds]

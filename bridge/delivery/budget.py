@@ -29,7 +29,8 @@ class Budget:
         self._dispatchers = list(dispatchers.values())
         self._most = most_bytes
         for dispatcher in self._dispatchers:
-            dispatcher.patient = len(self._dispatchers) == 1
+            if dispatcher.parking is not None:
+                dispatcher.parking.patient = len(self._dispatchers) == 1
         self.share_out()
 
     @property
@@ -55,10 +56,10 @@ class Budget:
         """See to it that the budget is not spent by those who could do with less."""
         if self.buffered_bytes < self._most * 3 // 4:
             return
-        live = [each for each in self._dispatchers if each.backlog is not None and each.backlog.is_live]
+        live = [each for each in self._dispatchers if each.parking is not None and each.parking.backlog.is_live]
         biggest = max(live, key=lambda each: each.buffered_bytes, default=None)
-        if biggest is not None and not biggest.patient:
-            biggest.retreat("it holds most of the process's memory budget")
+        if biggest is not None and biggest.parking is not None and not biggest.parking.patient:
+            biggest.parking.retreat("it holds most of the process's memory budget")
 
     def share_out(self) -> None:
         """Tell the triggers in backlog how much of it they may load."""

@@ -2,19 +2,17 @@
 One trigger at work: its events into batches, the batches into calls, what came of them back into its lanes.
 
 The rules are elsewhere and pure: what may be sent (`batching/lanes.py`), what an outcome means (`decide.py`), what is
-settled (`progress/tracker.py`), what is in the table and not in memory (`backlog.py`). Here are the tasks, the timer
+settled (`progress/tracker.py`), what is in the table and not in memory (`parking.py`). Here are the tasks, the timer
 and the counters.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import traceback
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
@@ -25,42 +23,28 @@ from bridge.batching.held import HeldKeys
 from bridge.batching.lanes import Lanes, Window
 from bridge.change import Event, Position
 from bridge.clock import Clock
-from bridge.delivery.backlog import (
-    EVENT_OVERHEAD_BYTES,
-    NO_MOVE,
-    Backlog,
-    Move,
-    Page,
-    Waiting,
-    size_of,
-)
+from bridge.delivery.backlog import EVENT_OVERHEAD_BYTES, NO_MOVE, Backlog, Move
+from bridge.delivery.books import Books
 from bridge.delivery.circuit import REMEDY, Circuit, Turn
-from bridge.delivery.decide import NO_CHARGE, Charge, Condition, Decision, GivenUp, Pause, Policy, decide, expired
+from bridge.delivery.decide import Charge, Condition, Decision, GivenUp, Pause, Policy, decide, expired
 from bridge.delivery.failure_log import FailureLog
 from bridge.delivery.failure_record import Reporting
+from bridge.delivery.letter import letter_of
 from bridge.delivery.limits import Gate
 from bridge.delivery.loop_guard import REMEDY as LOOP_REMEDY
 from bridge.delivery.loop_guard import Alarm, LoopGuard
 from bridge.delivery.naming import by_event_id
 from bridge.delivery.outcome import Evidence, Failed, Misconfigured, Outcome, TooLarge
-from bridge.delivery.read_ahead import READ_AHEAD_BYTES, Patience
+from bridge.delivery.parking import Parking, ReadBacklog
 from bridge.delivery.target import Invocation, Target
-from bridge.errors import StoreError
 from bridge.observe import log as log_events
 from bridge.pgoutput.schema_guard import SchemaGuard
 from bridge.progress.tracker import Tracker
-from bridge.store.protocol import DeadLetter, Parked
+from bridge.store.protocol import DeadLetter
 from bridge.triggers.envelope import ALL_SENT, Envelope, Unsent
 
 # Below this many, waiting for the store would slow a trigger that sends one event a call and gains nothing.
 LEAST_UNSAVED = 1000
-
-# What has waited too long gets rows without disturbing what has not, as long as it is no more than this.
-MOST_HELD_BYTES = 1 << 20
-READ_RETRY_SECONDS = 1.0
-
-# Trigger, event id to begin behind, most events, most bytes of bodies.
-ReadBacklog = Callable[[str, bytes, int, int], Awaitable[Sequence[Parked]]]
 
 log = structlog.get_logger("pgbridge.delivery")
 
@@ -143,18 +127,17 @@ class Dispatcher:
         self.trigger = trigger
         self.inbox: list[Event] = []
         """The assembler appends here; `admit` empties it after each burst."""
-        self.tracker = Tracker(checkpoint)
         self.counters = Counters()
         self.letters: list[DeadLetter] = []
         """Set aside and not saved yet; the checkpoint that passes them is saved in the same transaction."""
-        self.buffered_bytes = 0
-        self.settled_total = 0
+        self.books = Books(Tracker(checkpoint), Lanes(window), held or HeldKeys())
+        self.tracker, self.held = self.books.tracker, self.books.held
         self.saved_total = 0
         self.pause_reason: Pause | None = None
         self._target = target
         self._envelope = envelope
         self._batched = batched
-        self._lanes = Lanes(window)
+        self._lanes = self.books.lanes
         self._policy = policy
         self._parallel = parallelization_factor
         self._most_unsaved = max(4 * parallelization_factor * window.batch_size, LEAST_UNSAVED)
@@ -167,27 +150,24 @@ class Dispatcher:
         self._reporting = reporting
         self._guard = guard
         self._at_stop: bytes | None = None
-        self.held = held or HeldKeys()
         self._holds_keys = held is not None
         self._gate = gate or Gate()
         self._loop_guard = loop_guard or LoopGuard(None)
-        self.backlog = backlog
-        self.patient = False
-        """Whether reading may stop for this trigger before its changes move: where there is no other."""
-        self._read_backlog = read_backlog
-        self._parks = backlog is not None and not backlog.is_live
-        self._most_bytes: float = float("inf") if backlog is None else backlog.bounds.after_bytes
-        self._waiting = Waiting()
-        self._patience = None if backlog is None else Patience(backlog.bounds.after_wal_bytes)
-        self._enough_events = parallelization_factor * window.batch_size
-        self._newest_settled = b""
-        self._exposed_by_save = self._exposed_when_saved = 0
-        self._looked_total = 0
-        self._forgiven = (float("inf"), float("-inf"))
-        self._reading: asyncio.Task[None] | None = None
-        self._read_again_at = 0.0
-        self._read_failed = False
-        self._charges: dict[bytes, Charge] = {}
+        self.parking: Parking | None = None
+        """Its way to the backlog and back, if it has one."""
+        if backlog is not None:
+            self.parking = Parking(
+                trigger,
+                self.books,
+                backlog,
+                read_backlog,
+                most_unsaved=self._most_unsaved,
+                enough_events=parallelization_factor * window.batch_size,
+                clock=clock,
+                moved=moved,
+                pump=self.pump,
+                failed=failed,
+            )
         self._flights: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
@@ -195,9 +175,23 @@ class Dispatcher:
         self._probing = False
         self._pause_changed = pause_changed or (lambda: None)
         self._failure_log = FailureLog()
-        self._stopped = False
 
     # -- what a caller may see ----------------------------------------------------------------------------------------
+
+    @property
+    def backlog(self) -> Backlog | None:
+        """Where its changes are, if they may be in the table."""
+        return None if self.parking is None else self.parking.backlog
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Of its events in memory."""
+        return self.books.buffered_bytes
+
+    @property
+    def settled_total(self) -> int:
+        """Events that have settled since the process started."""
+        return self.books.settled_total
 
     @property
     def in_flight(self) -> int:
@@ -212,7 +206,7 @@ class Dispatcher:
     @property
     def retrying_events(self) -> int:
         """Events with failed attempts against them."""
-        return len(self._charges) + self._circuit.doubted
+        return len(self.books.charges) + self._circuit.doubted
 
     @property
     def unsaved(self) -> int:
@@ -228,35 +222,24 @@ class Dispatcher:
     @property
     def exposed(self) -> int:
         """What a process that dies now would deliver again besides the calls under way, or a few more."""
-        return self.unsaved + self._exposed_when_saved
+        return self.unsaved + (0 if self.parking is None else self.parking.exposed_when_saved)
 
     @property
     def save_is_pressing(self) -> bool:
         """Half of what may be exposed is unsaved, or less where more is exposed; or much waits for its row."""
-        return 2 * self.unsaved + self._exposed_when_saved >= self._most_unsaved or (
-            self.backlog is not None and self.backlog.parking_bytes >= MOST_HELD_BYTES
+        return self.unsaved + self.exposed >= self._most_unsaved or (
+            self.parking is not None and self.parking.save_is_pressing
         )
-
-    @property
-    def unsent_bytes(self) -> int:
-        """What it holds of the stream."""
-        return self.buffered_bytes if self.backlog is None or not self._parks else self.backlog.parking_bytes
 
     @property
     def has_enough(self) -> bool:
         """Whether more of the stream would only lie in memory."""
-        return self._keeps_busy(1.0)
+        return self.parking is not None and self.parking.keeps_busy(1.0)
 
     @property
     def has_room(self) -> bool:
         """Whether it could do with more of the stream, after it had enough."""
-        return not self._keeps_busy(0.75)
-
-    def _keeps_busy(self, share: float) -> bool:
-        if self.unsent_bytes < share * min(READ_AHEAD_BYTES, self._most_bytes):
-            return False
-        enough = self._lanes.waiting >= share * self._enough_events
-        return self._parks or enough or self.buffered_bytes >= share * self._most_bytes
+        return self.parking is None or not self.parking.keeps_busy(0.75)
 
     @property
     def target(self) -> Target:
@@ -272,15 +255,15 @@ class Dispatcher:
         self.tracker.admit(events)
         self.counters.admitted += len(events)
         size = sum([len(event.body) for event in events]) + EVENT_OVERHEAD_BYTES * len(events)
-        self.buffered_bytes += size
-        if self._parks and self.backlog is not None:
-            self.backlog.park(events, size)
-            self._moved()
+        self.books.buffered_bytes += size
+        parking = self.parking
+        if parking is not None and parking.takes_in:
+            parking.park(events, size)
         else:
             self._lanes.admit(events, self._clock.monotonic())
         self.inbox.clear()
-        if self.buffered_bytes > self._most_bytes and not self._parks and not self.patient:
-            self.retreat("it holds more than backlog.after_bytes in memory")
+        if parking is not None:
+            parking.retreat_if_full()
         self.pump()
 
     # -- saving --------------------------------------------------------------------------------------------------------
@@ -288,7 +271,7 @@ class Dispatcher:
     @property
     def has_moves(self) -> bool:
         """Whether a save has anything to do in its backlog."""
-        return self.backlog is not None and self.backlog.has_moves
+        return self.parking is not None and self.parking.backlog.has_moves
 
     def begin_save(self, room: int) -> Move:
         """
@@ -297,29 +280,19 @@ class Dispatcher:
         Args:
             room: most bytes to be written newly.
         """
-        if self.backlog is None:
-            return NO_MOVE
-        self._look_for_the_way_back()
-        move = self.backlog.begin_save(self.tracker.unsettled(), room)
-        if move.newly:
-            self.tracker.settle(move.newly)
-        self._exposed_by_save = self.tracker.settled_above
-        self._come_back_if_due()
-        return move
+        return NO_MOVE if self.parking is None else self.parking.begin_save(room)
 
     def saved(self, settled_total: int) -> None:
         """Progress was saved while `settled_total` stood at this; makes room where sending had to wait for it."""
         self.saved_total = settled_total
-        if self.backlog is not None:
-            self.buffered_bytes -= self.backlog.save_done()
-            self._exposed_when_saved = self._exposed_by_save
-            self._hold_overtaken()
+        if self.parking is not None:
+            self.parking.saved()
         self.pump()
 
     def save_failed(self) -> None:
         """What `begin_save` said was not done, or nobody knows."""
-        if self.backlog is not None:
-            self.backlog.save_failed()
+        if self.parking is not None:
+            self.parking.backlog.save_failed()
 
     def stow(self) -> None:
         """
@@ -327,31 +300,8 @@ class Dispatcher:
 
         The checkpoint can pass it then, and a new process repeats nothing of what was settled behind it.
         """
-        if self.backlog is None:
-            return
-        failed = [event_id for event_id in self._charges if event_id in self.tracker]
-        limit = max([self._newest_settled, self.backlog.newest_held, *failed])
-        self.backlog.stow(self.tracker.through(limit), self._charge_of)
-
-    # -- to the backlog ------------------------------------------------------------------------------------------------
-
-    def retreat(self, reason: str) -> None:
-        """Let everything that is in no call leave the memory, for the table."""
-        if self.backlog is None or self._stopped:
-            return
-        was_live = self.backlog.is_live
-        # What waits for a letter goes with it, and comes back to wait again.
-        evicted = sorted([*self._lanes.evict(), *self.held.let_go()], key=_id)
-        self.buffered_bytes -= self.backlog.retreat(evicted, self._charge_of, self.tracker.received_id)
-        for event in self.backlog.unknown(self.tracker.unsettled()):
-            self.backlog.hold(event, self._charge_of(event.id))
-        self._parks = True
-        if was_live:
-            size = sum([size_of(event) for event in evicted])
-            log.warning(
-                log_events.TRIGGER_TO_BACKLOG, trigger=self.trigger, reason=reason, events=len(evicted), bytes=size
-            )
-        self._moved()
+        if self.parking is not None:
+            self.parking.stow()
 
     def watch(self, received_lsn: int, written_lsn: int = 0) -> None:
         """
@@ -361,138 +311,8 @@ class Dispatcher:
             received_lsn: as far as the server has sent.
             written_lsn: as far as the server has written, where that is known.
         """
-        backlog = self.backlog
-        if backlog is None or self._stopped:
-            return
-        self._look_for_the_way_back()
-        now = self._clock.monotonic()
-        oldest, bounds = self.tracker.oldest, backlog.bounds
-        oldest_id = None if oldest is None else oldest.id
-        self._waiting.note(now, oldest_id, self.tracker.received_id)
-        if oldest is None:
-            return
-        if self._patience is not None:
-            if not (self.patient and backlog.is_live and self.has_enough):
-                self._patience.forget()
-            elif self._patience.is_over(now, self.settled_total, written_lsn - oldest.transaction.commit_lsn):
-                self.retreat("the slot retains more than backlog.after_wal_bytes while reading waits for it")
-        limit = self._waiting.through(now, bounds.after_seconds) or b""
-        reason = "its oldest change has waited longer than backlog.after_seconds"
-        if received_lsn - oldest.transaction.commit_lsn > bounds.after_wal_bytes:
-            limit = max(limit, b"%016X" % (received_lsn - bounds.after_wal_bytes))
-            reason = "the slot retains more than backlog.after_wal_bytes because of it"
-        if limit:
-            self._free_slot(limit, reason)
-
-    def _free_slot(self, limit: bytes, reason: str) -> None:
-        """See to it that the slot needn't keep anything up to an event id."""
-        backlog = self.backlog
-        if backlog is None:
-            return
-        overdue = backlog.unknown(self.tracker.through(limit))
-        if not overdue:
-            return
-        if sum([size_of(event) for event in overdue]) > MOST_HELD_BYTES:
-            self.retreat(reason)
-            return
-        # So few that the others needn't be disturbed.
-        for event in overdue:
-            backlog.hold(event, self._charge_of(event.id))
-        self._moved()
-
-    def _hold_overtaken(self) -> None:
-        """
-        Give rows to the oldest once many others have overtaken them, though they may wait for long yet.
-
-        The checkpoint stays below them, so all that has settled above would be sent again after a crash. Sending stops
-        where that is a whole window (`pump`); this, at half of it, keeps it from coming to that.
-        """
-        backlog = self.backlog
-        if backlog is None or self._stopped or self.tracker.settled_above <= self._most_unsaved // 2:
-            return
-        size = 0
-        for event in backlog.unknown(self.tracker.overtaken(self._most_unsaved // 4)):
-            backlog.hold(event, self._charge_of(event.id))
-            size += size_of(event)
-            if size >= MOST_HELD_BYTES:
-                break  # the rest after the save that is due now
-        if size:
-            self._moved()
-
-    def _charge_of(self, event_id: bytes) -> tuple[int, float]:
-        charge = self._charges.get(event_id, NO_CHARGE)
-        return charge.attempts, charge.first_failed_at
-
-    # -- from the backlog ----------------------------------------------------------------------------------------------
-
-    def _read_on(self) -> None:
-        """Begin to read a page, if one is due."""
-        if not self._parks or self.backlog is None or self._reading is not None or self._read_backlog is None:
-            return
-        if self._clock.monotonic() < self._read_again_at:
-            return
-        page = self.backlog.next_page()
-        if page is not None:
-            reading = asyncio.get_running_loop().create_task(self._read(page), name=f"backlog {self.trigger}")
-            self._reading = reading
-            reading.add_done_callback(self._read_ended)
-
-    async def _read(self, page: Page) -> None:
-        if self.backlog is None or self._read_backlog is None:
-            return
-        try:
-            rows = await self._read_backlog(self.trigger, page.after, page.events, page.body_bytes)
-        except StoreError as error:
-            self.backlog.page_failed(page)
-            if not self._read_failed:
-                log.error(log_events.BACKLOG_UNREADABLE, trigger=self.trigger, error=str(error))  # noqa: TRY400
-            self._read_failed = True
-            self._read_again_at = self._clock.monotonic() + READ_RETRY_SECONDS
-            asyncio.get_running_loop().call_later(READ_RETRY_SECONDS, self.pump)
-            return
-        self._read_failed = False
-        taken = self.backlog.take_page(page, rows)
-        self.backlog.look(self._clock.monotonic())
-        if taken:
-            forgiven_after, forgiven_until = self._forgiven
-            for row in taken:
-                if row.attempts and not forgiven_after < row.first_failed_at <= forgiven_until:
-                    self._charges.setdefault(row.event.id, Charge(row.attempts, row.first_failed_at))
-            events = [row.event for row in taken]
-            self.buffered_bytes += sum([size_of(event) for event in events])
-            self._lanes.admit(events, self._clock.monotonic())
-        self._come_back_if_due()
-
-    def _read_ended(self, reading: asyncio.Task[None]) -> None:
-        self._reading = None
-        if reading.cancelled():
-            return
-        error = reading.exception()
-        if error is not None:
-            self._failed(error)
-            return
-        self.pump()
-
-    def _look_for_the_way_back(self) -> None:
-        if self.backlog is None:
-            return
-        mode = self.backlog.mode
-        self.backlog.look(self._clock.monotonic())
-        if self.backlog.mode is not mode:
-            # Nobody else sees to the page that may be due now.
-            asyncio.get_running_loop().call_soon(self.pump)
-
-    def _come_back_if_due(self) -> None:
-        if self.backlog is None or not self._parks:
-            return
-        events = self.backlog.come_back()
-        if events is None:
-            return
-        if events:
-            self._lanes.admit(events, self._clock.monotonic())
-        self._parks = False
-        log.info(log_events.TRIGGER_LIVE, trigger=self.trigger)
-        self._moved()
+        if self.parking is not None:
+            self.parking.watch(received_lsn, written_lsn)
 
     # -- by hand -------------------------------------------------------------------------------------------------------
 
@@ -518,7 +338,7 @@ class Dispatcher:
 
     def pump(self) -> None:
         """Send what may be sent now, and set the timer for what may be sent later."""
-        if self._stopped:
+        if self.books.stopped:
             return
         now = self._clock.monotonic()
         if self._circuit.doubted:
@@ -546,7 +366,8 @@ class Dispatcher:
                 self._send(batch)
         if self._circuit.doubted and not self._flights:
             self._resolve_doubts(now)  # what was left to try may have turned out to wait for a letter
-        self._read_on()
+        if self.parking is not None:
+            self.parking.read_on()
         self._set_timer(now)
 
     def letters_to_come(self) -> tuple[set[bytes], bool]:
@@ -566,13 +387,11 @@ class Dispatcher:
 
     async def drain(self, timeout_seconds: float) -> int:
         """Stop sending and wait for what is in flight; calls that take longer are abandoned. Returns how many."""
-        self._stopped = True
+        self.books.stopped = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._reading is not None:
-            self._reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reading
+        if self.parking is not None:
+            await self.parking.stop_reading()
         flights = set(self._flights)
         if not flights:
             return 0
@@ -626,7 +445,7 @@ class Dispatcher:
         return True
 
     def _send(self, batch: Batch) -> None:
-        gone = expired(batch, self._charges, self._policy, now=self._clock.now())
+        gone = expired(batch, self.books.charges, self._policy, now=self._clock.now())
         if gone:
             dead = {record.event.id for record in gone}
             rest = [event for event in batch.events if event.id not in dead]
@@ -649,7 +468,7 @@ class Dispatcher:
             GivenUp(
                 event,
                 Evidence(error.error, error.detail),
-                self._charges.get(event.id, Charge(0, now)),
+                self.books.charges.get(event.id, Charge(0, now)),
                 certain=True,
                 condition=Condition.RECORD_REJECTED,
             )
@@ -691,13 +510,13 @@ class Dispatcher:
             self._lanes.lower_max_bytes(batch.size // 2)
             self._grouping = self._grouping and self._grouping.lower_max_bytes(batch.size // 2)
         circuit = self._circuit
-        turn = circuit.observe(outcome, events, began_at=started_at, began=started, now=now, charges=self._charges)
+        turn = circuit.observe(outcome, events, began_at=started_at, began=started, now=now, charges=self.books.charges)
         if turn is Turn.OPENED:
             self._forgive()
         decision = decide(
             batch,
             outcome,
-            self._charges,
+            self.books.charges,
             self._policy,
             now=self._clock.now(),
             random=random.random,
@@ -727,7 +546,7 @@ class Dispatcher:
                 self.held.hold(record.event)
         given_up = self._circuit.examine(decision.given_up) if decision.given_up else ()
         self._settle(decision.settled, given_up)
-        self._charges.update(decision.charged)
+        self.books.charges.update(decision.charged)
         self.counters.delivered += len(decision.settled)
         if decision.parts:
             self.counters.retried_batches += len(decision.parts)
@@ -743,27 +562,17 @@ class Dispatcher:
         settled = [*delivered, *(record.event for record in given_up)]
         if not settled:
             return
-        self.tracker.settle(settled if self.backlog is None else self.backlog.settle(settled))
-        # Those delivered stand in event order.
-        for event in [*delivered[-1:], *(record.event for record in given_up)]:
-            self._newest_settled = max(self._newest_settled, event.id)
-        self.settled_total += len(settled)
-        self.buffered_bytes -= sum([len(event.body) for event in settled]) + EVENT_OVERHEAD_BYTES * len(settled)
-        if self._charges:
-            for event in settled:
-                self._charges.pop(event.id, None)
+        self.tracker.settle(settled if self.parking is None else self.parking.backlog.settle(settled))
+        self.books.settle(delivered, settled[len(delivered) :])
         if given_up:
             self._set_aside(given_up)
-        if self.settled_total - self._looked_total >= self._most_unsaved // 8:
-            self._looked_total = self.settled_total
-            self._hold_overtaken()
+        if self.parking is not None:
+            self.parking.look_for_overtaken()
         self._moved()
 
     def _forgive(self) -> None:
         """The target is down, and has been since its last success: what failed since then was not to blame."""
-        alive_at = self._circuit.alive_at
-        self._forgiven = (alive_at, self._clock.now())
-        self._charges = {key: charge for key, charge in self._charges.items() if charge.first_failed_at <= alive_at}
+        self.books.forgive(self._circuit.alive_at, self._clock.now())
 
     def _resolve_doubts(self, now: float) -> None:
         """Records whose attempts are spent become dead letters, or go back to their place where the target is down."""
@@ -779,31 +588,15 @@ class Dispatcher:
                 self._lanes.put_back([*(record.event for record in records), *self.held.let_go()], now)
             return
         idle = not self._flights and self._lanes.waiting == 0 and self._lanes.backing_off == 0
-        if self.backlog is not None and (self._reading is not None or self.backlog.page_is_due):
+        if self.parking is not None and self.parking.is_reading:
             idle = False
         self._settle((), self._circuit.settle_doubts(idle=idle))
 
     def _set_aside(self, records: Sequence[GivenUp]) -> None:
-        now = datetime.fromtimestamp(self._clock.now(), UTC)
+        now = self._clock.now()
         for record in records:
-            event, evidence, charge = record.event, record.evidence, record.charge
-            letter = DeadLetter(
-                trigger=self.trigger,
-                event_id=event.id.decode("ascii"),
-                table=event.table,
-                event=self._envelope.event(event),
-                error=evidence.error,
-                detail=evidence.detail,
-                status=evidence.status,
-                attempts=charge.attempts,
-                first_failed_at=datetime.fromtimestamp(charge.first_failed_at, UTC) if charge != NO_CHARGE else now,
-                last_failed_at=now,
-                request_id=evidence.request_id,
-                log_tail=evidence.log_tail,
-                ordering_key=event.key,
-                old_ordering_key=event.old_key,
-                barrier=event.barrier,
-                report=None if self._reporting is None else self._reporting.report(record),
+            letter = letter_of(
+                record, trigger=self.trigger, envelope=self._envelope, reporting=self._reporting, now=now
             )
             self.letters.append(letter)
             self.counters.dead_lettered += 1
@@ -902,7 +695,3 @@ class Dispatcher:
         self._timer = None
         self._timer_at = float("inf")
         self.pump()
-
-
-def _id(event: Event) -> bytes:
-    return event.id

@@ -89,8 +89,11 @@ class Rig:
             if kill:
                 tasks = [running]
                 for dispatcher in service._roster.dispatchers.values():
-                    dispatcher._stopped = True
-                    tasks += [*dispatcher._flights, *([dispatcher._reading] if dispatcher._reading else [])]
+                    dispatcher.books.stopped = True
+                    tasks += [
+                        *dispatcher._flights,
+                        *([dispatcher.parking.reading] if dispatcher.parking.reading else []),
+                    ]
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)

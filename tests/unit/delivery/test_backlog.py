@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from bridge.batching.lanes import Window
 from bridge.change import Event, Position, Transaction
 from bridge.delivery import backlog as backlog_room
-from bridge.delivery import dispatch, retry
+from bridge.delivery import dispatch, parking, retry
 from bridge.delivery.backlog import Backlog, Bounds, Waiting
 from bridge.delivery.circuit import Circuit, Limits
 from bridge.delivery.decide import Policy
@@ -133,7 +133,7 @@ class World:
             max_buffered_bytes=1 << 20,
             clock=self.clock,
         )
-        self.dispatcher.patient = False
+        self.dispatcher.parking.patient = False
         self.saving: asyncio.Task | None = None
         self.reading: asyncio.Event | None = None
         self.fed = next((n for n, (_, end, _) in enumerate(self.source) if end > start), len(self.source))
@@ -159,8 +159,8 @@ class World:
 
     async def kill(self) -> None:
         """Nothing of it is left but what the store and the receiver have."""
-        self.dispatcher._stopped = True
-        tasks = [*self.dispatcher._flights, self.dispatcher._reading, self.saving]
+        self.dispatcher.books.stopped = True
+        tasks = [*self.dispatcher._flights, self.dispatcher.parking.reading, self.saving]
         for task in [task for task in tasks if task is not None]:
             task.cancel()
         await asyncio.gather(*[task for task in tasks if task is not None], return_exceptions=True)
@@ -326,7 +326,7 @@ class World:
             self.clock.advance(rng.choice([0.1, 1.0, 12.0]))
             self.dispatcher.watch(self.stream.received_end_lsn)
         if not calm and rng.random() < 0.02:
-            self.dispatcher.retreat("for the test")
+            self.dispatcher.parking.retreat("for the test")
         await self.idle()
         is_live = self.dispatcher.backlog.is_live
         self.retreats += was_live and not is_live
@@ -424,8 +424,8 @@ def drive(seed: int, steps: int = 120, **faults) -> None:
         # Retries wait for nothing, and pages and saves are small.
         patch.setattr(retry, "wait_seconds", lambda *_: 0.0)
         patch.setattr(backlog_room, "MOVE_EVENTS", 7)
-        patch.setattr(dispatch, "MOST_HELD_BYTES", 1500)
-        patch.setattr(dispatch, "READ_RETRY_SECONDS", 0.0)
+        patch.setattr(parking, "MOST_HELD_BYTES", 1500)
+        patch.setattr(parking, "READ_RETRY_SECONDS", 0.0)
         patch.setattr(dispatch, "LEAST_UNSAVED", 4)
         patch.setattr(tracker, "MARK_EVENTS", 1)
         asyncio.run(World(seed, **faults).run(steps))
@@ -761,7 +761,7 @@ class TestWaiting:
         for second in range(10):
             # Three are admitted each second, and all but the newest five are settled.
             waiting.note(float(second), b"%03d" % max(0, second * 3 - 5), b"%03d" % (second * 3))
-        assert waiting.seconds(9.0) == 1.0
+        assert waiting.through(9.0, 1.1) is None
         assert waiting.through(9.0, 1.0) == b"024"
         assert waiting.through(9.0, 5.0) is None
 
@@ -775,7 +775,6 @@ class TestWaiting:
         waiting = Waiting()
         waiting.note(0.0, b"000", b"001")
         waiting.note(1.0, None, b"002")
-        assert waiting.seconds(5.0) == 0.0
         assert waiting.through(5.0, 0.0) is None
 
     def test_marks_stay_few(self):

@@ -9,6 +9,7 @@ import pytest
 from bridge.batching.lanes import Window
 from bridge.change import Event, Position, Transaction
 from bridge.clock import SystemClock
+from bridge.delivery.backlog import Backlog, Bounds
 from bridge.delivery.budget import Budget
 from bridge.delivery.decide import Policy
 from bridge.delivery.dispatch import Dispatcher
@@ -54,6 +55,7 @@ class Trigger:
             clock=SystemClock(),
             moved=lambda: None,
             failed=pytest.fail,
+            backlog=Backlog(Bounds(1 << 40, 1 << 40, 1e9)),
         )
 
     def hold(self, size: int, events: int = 16) -> None:

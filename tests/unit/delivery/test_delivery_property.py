@@ -154,7 +154,7 @@ class World:
 
     async def kill(self) -> None:
         """Without a word: what was settled since the last save is not known to anybody."""
-        self.dispatcher._stopped = True
+        self.dispatcher.books.stopped = True
         for flight in list(self.dispatcher._flights):
             flight.cancel()
         await asyncio.gather(*self.dispatcher._flights, return_exceptions=True)

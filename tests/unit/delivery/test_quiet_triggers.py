@@ -180,7 +180,7 @@ def test_a_target_out_of_reach_is_asked_for_every_minute_at_least_and_charges_no
     random.seed(1)
     trigger = played([0.0], down=(0.0, 2 * HOUR), failure=OUT_OF_REACH, minimum=5, until=HOUR)
     assert trigger.dispatcher.retrying_events == 0
-    assert trigger.dispatcher._charges == {}
+    assert trigger.dispatcher.books.charges == {}
     pauses = [later - at for (at, *_), (later, *_) in zip(trigger.calls, trigger.calls[1:], strict=False)]
     assert max(pauses) < 60.01
     assert len(trigger.calls) < 400
