@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 import re
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -89,6 +91,7 @@ class Wire:
         """To the last command; after a stream, what ended it."""
         self.backend_pid = pgconn.backend_pid
         self.server_version = pgconn.server_version
+        self.is_unix = _is_unix(pgconn.socket)
 
     @classmethod
     async def open(cls, parameters: Mapping[str, str], timeout_seconds: float) -> Self:
@@ -402,6 +405,14 @@ def _positive(text: str) -> float:
         return max(float(text or 0), 0.0)
     except ValueError:
         return 0.0
+
+
+def _is_unix(fd: int) -> bool:
+    """Whether a connected socket is a unix socket, however the DSN came to name it."""
+    if not hasattr(socket, "AF_UNIX"):
+        return False
+    with socket.socket(fileno=os.dup(fd)) as same:
+        return same.family == socket.AF_UNIX
 
 
 def _answer(result: PGresult) -> Answer:

@@ -258,6 +258,9 @@ class TestOpening:
             await connection.start(shop.slot, PUBLICATION, LSN(0))
             shop.insert(1, 3)
             assert await read_rows(connection, 3) == [1, 2, 3]
+            assert connection.pause_seconds == 0, "what it holds is small, and the walsender would wait for us"
+        async with streaming(shop) as connection:
+            assert connection.pause_seconds > 0
 
     async def test_sql_ascii_database_is_not_asked_for_utf8(self, make_postgres: Callable):
         server = make_postgres(encoding="SQL_ASCII")
