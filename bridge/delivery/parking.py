@@ -26,6 +26,11 @@ from bridge.store.protocol import Parked
 MOST_HELD_BYTES: Final = 1 << 20
 """What has waited too long gets rows without disturbing what has not, as long as it is no more than this."""
 READ_RETRY_SECONDS: Final = 1.0
+WAL_SHARE: Final = 0.5
+"""
+Of backlog.after_wal_bytes, what a trigger may keep the slot behind by. The server keeps WAL from the slot's
+restart_lsn, and that follows what is confirmed only with the next record of running transactions, up to 15 s later.
+"""
 
 # Trigger, event id to begin behind, most events, most bytes of bodies.
 ReadBacklog = Callable[[str, bytes, int, int], Awaitable[Sequence[Parked]]]
@@ -80,7 +85,8 @@ class Parking:
         self._pump = pump
         self._failed = failed
         self._waiting = Waiting()
-        self._patience = Patience(backlog.bounds.after_wal_bytes)
+        self._most_wal_bytes = int(backlog.bounds.after_wal_bytes * WAL_SHARE)
+        self._patience = Patience(self._most_wal_bytes)
         self._exposed_by_save = 0
         self._looked_total = 0
         self._read_again_at = 0.0
@@ -182,12 +188,12 @@ class Parking:
         if not (self.patient and self.backlog.is_live and self.keeps_busy(1.0)):
             self._patience.forget()
         elif self._patience.is_over(now, self._books.settled_total, written_lsn - oldest.transaction.commit_lsn):
-            self.retreat("the slot retains more than backlog.after_wal_bytes while reading waits for it")
+            self.retreat("the slot would soon retain more than backlog.after_wal_bytes while reading waits for it")
         limit = self._waiting.through(now, bounds.after_seconds) or b""
         reason = "its oldest change has waited longer than backlog.after_seconds"
-        if received_lsn - oldest.transaction.commit_lsn > bounds.after_wal_bytes:
-            limit = max(limit, b"%016X" % (received_lsn - bounds.after_wal_bytes))
-            reason = "the slot retains more than backlog.after_wal_bytes because of it"
+        if received_lsn - oldest.transaction.commit_lsn > self._most_wal_bytes:
+            limit = max(limit, b"%016X" % (received_lsn - self._most_wal_bytes))
+            reason = "the slot would soon retain more than backlog.after_wal_bytes because of it"
         if limit:
             self._free_slot(limit, reason)
 

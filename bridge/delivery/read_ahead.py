@@ -25,11 +25,11 @@ class Patience:
     Whether reading may go on waiting for a trigger; times are monotonic seconds, given by the caller.
 
     Args:
-        after_wal_bytes: retained by the slot, up to which nothing needs to happen.
+        most_wal_bytes: retained by the slot, up to which nothing needs to happen.
     """
 
-    def __init__(self, after_wal_bytes: int) -> None:
-        self._after_wal_bytes = after_wal_bytes
+    def __init__(self, most_wal_bytes: int) -> None:
+        self._most_wal_bytes = most_wal_bytes
         self._settled_total = -1
         self._settled_at = 0.0
         self._least_bytes = 0
@@ -46,7 +46,7 @@ class Patience:
         """
         if settled_total != self._settled_total:
             self._settled_total, self._settled_at = settled_total, now
-        if retained_bytes <= self._after_wal_bytes:
+        if retained_bytes <= self._most_wal_bytes:
             self._least_bytes = 0
             return False
         if not self._least_bytes or retained_bytes < self._least_bytes:
