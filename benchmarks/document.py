@@ -61,7 +61,7 @@ def _environment(results: Mapping[str, Any]) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
     load = facts["load_average"][0]
     busy = ""
-    if load > facts["cores"] / 4:
+    if load > facts["cores"] / 2:
         busy = (
             "\n\n**The machine was busy with other work.** It costs most where several processes have to run at once: "
             "`pgbridge run` shares the cores with walsender, store and receiver, `pg_recvlogical` with the walsender "
