@@ -183,10 +183,9 @@ class Service:
         finally:
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
+            # Where an error ended it: nothing more is sent, and no call outlives its target.
             for dispatcher in self._roster.dispatchers.values():
-                await dispatcher.drain(
-                    0
-                )  # where an error ended it: nothing more is sent, and no call outlives its target
+                await dispatcher.drain(0)
             for target in self._targets.values():
                 await target.close()
             await self.store.close()
