@@ -8,12 +8,17 @@ conditions). Success: null, {}, [], "", nothing at all, and an object whose `bat
 empty. Anything that can't be read as a report is the failure of the whole batch: to take it for a success would lose
 what the handler meant to give back.
 
+What can be read is read, though: a handler's own words beside the ids may be half a surrogate pair or NaN, which
+`json.dumps` writes without complaint and strict parsers refuse. Only the ids matter, and those are ASCII.
+
 Event source mappings read reports only where they were told to; we read them also where nobody said anything. There, an
-answer that is no object at all, such as a webhook receiver's `OK`, is not a broken report but none.
+answer that is no object at all, such as a webhook receiver's `OK`, is not a broken report but none; one that can't be
+read and speaks of `batchItemFailures` is broken, as one that is cut short behind it.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from enum import Enum
 from typing import Any, Final
@@ -56,14 +61,15 @@ def failed_ids(
     """
     if report is Report.IGNORED or not body.strip():
         return frozenset()
+    promised = report is Report.EXPECTED or FAILURES.encode() in body
     if not whole:
-        if report is Report.WELCOME and FAILURES.encode() not in body:
+        if not promised:
             return frozenset()
         raise UnusableReport("it is longer than a report of this batch can be")
     try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        if report is Report.WELCOME:
+        answer = _parse(body)
+    except (ValueError, RecursionError):
+        if not promised:
             return frozenset()
         raise UnusableReport("it is not JSON") from None  # the error would carry the whole document
     if answer is None or answer in ({}, [], ""):
@@ -82,6 +88,14 @@ def failed_ids(
         return frozenset()
     known = set(ids)
     return frozenset(_identifier(failure, place, known) for place, failure in enumerate(failures))
+
+
+def _parse(body: bytes) -> Any:
+    """The fast and strict way, and for what it refuses the forgiving one. Of a repeated key both take the last."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return json.loads(body.decode("utf-8-sig", "replace"))
 
 
 def _identifier(failure: Any, place: int, known: set[str]) -> str:

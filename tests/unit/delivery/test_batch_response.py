@@ -132,6 +132,43 @@ def test_the_reason_quotes_nothing_of_the_answer():
     assert "4111" not in str(caught.value)
 
 
+@pytest.mark.parametrize("meant", [Report.EXPECTED, Report.WELCOME])
+@pytest.mark.parametrize(
+    "body",
+    [
+        rb'{"batchItemFailures":[{"itemIdentifier":"%s","reason":"\ud83d"}]}',
+        rb'{"batchItemFailures":[{"itemIdentifier":"%s"}],"mean":NaN,"most":-Infinity,"sum":1e999}',
+        b'\xef\xbb\xbf{"batchItemFailures":[{"itemIdentifier":"%s"}]}',
+        b'{"batchItemFailures":[{"itemIdentifier":"%s","reason":"caf\xe9"}]}',
+        rb'{"batchItemFailures":[],"batchItemFailures":[{"itemIdentifier":"%s"}]}',
+    ],
+    ids=["half a surrogate pair", "numbers that JSON has not", "a byte order mark", "Latin-1", "a repeated key"],
+)
+def test_ids_are_read_whatever_else_the_handler_wrote_beside_them(body, meant):
+    assert failed_ids(body % B.encode(), IDS, report=meant) == {B}
+
+
+def test_an_id_is_not_mended_to_one_of_the_batch():
+    for wrong in (b"\xff" + A.encode(), A.encode() + rb"\ud800"):
+        with pytest.raises(UnusableReport, match="names no event"):
+            failed_ids(b'{"batchItemFailures":[{"itemIdentifier":"%s"}]}' % wrong, IDS)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"batchItemFailures":[{"itemIdentifier":"%s"}' % A.encode(),
+        b"{'batchItemFailures': [{'itemIdentifier': '%s'}]}" % A.encode(),
+        b'{"deep":' + b"[" * 60_000 + b',"batchItemFailures":[{"itemIdentifier":"%s"}]}' % A.encode(),
+    ],
+    ids=["cut short", "printed by Python", "nested too deep"],
+)
+@pytest.mark.parametrize("meant", [Report.EXPECTED, Report.WELCOME])
+def test_a_report_that_can_not_be_read_is_never_taken_for_a_success(body, meant):
+    with pytest.raises(UnusableReport, match="not JSON"):
+        failed_ids(body, IDS, report=meant)
+
+
 json = st.recursive(
     st.none()
     | st.booleans()
