@@ -32,7 +32,7 @@ class Fault(Enum):
     NO_TLS = "no TLS"
     """The handshake failed for another reason: no common version, a client certificate wanted, not a TLS port."""
     UNREACHABLE = "unreachable"
-    """No connection came about: refused, no route, the resolver did not answer."""
+    """No connection came about, so nothing was sent: refused, no route, cut off while TLS began, no resolver."""
     TIMEOUT = "timeout"
     """The time limit passed; whether the target did the work is unknown."""
     DROPPED = "dropped"

@@ -7,7 +7,7 @@ From what came back to an `Outcome`: the delivery table, in one place. Pure.
 | Lambda 202 for an `Event` invocation | Accepted |
 | a report with ids of this batch | Partial |
 | an unusable report; FunctionError; HTTP 3xx, 5xx, 408, 425; timeout; a connection dropped or garbled | Failed |
-| no connection: refused, no route, the resolver does not answer | Failed, unsent |
+| no connection: refused, no route, cut off while TLS began, the resolver does not answer | Failed, unsent |
 | HTTP 429; 503 with `Retry-After`; Lambda throttled or not ready (`lambda_errors.py`) | Busy |
 | HTTP 401, 403, 404, 410; Lambda missing, denied, broken; an unknown host, a refused address, TLS | Misconfigured |
 | HTTP 413; RequestTooLarge | TooLarge |

@@ -147,8 +147,10 @@ class HttpTarget:
             else max(BODY_BYTES, REPORT_BYTES_PER_EVENT * len(invocation.ids)),
         )
         if isinstance(answer, NoAnswer):
-            # With TLS 1.3 a server that wants another certificate may just hang up.
-            doubtful = {Fault.NOT_VERIFIED, Fault.NO_TLS} | ({Fault.DROPPED} if self._tls is not None else set())
+            doubtful = {Fault.NOT_VERIFIED, Fault.NO_TLS}
+            if self._tls is not None:
+                # A server that wants another certificate may just hang up: behind the handshake, or with TLS 1.2 in it.
+                doubtful |= {Fault.DROPPED, Fault.UNREACHABLE}
             if answer.fault in doubtful:
                 await self._renew_trust()
             return fault_outcome(answer)

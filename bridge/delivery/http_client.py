@@ -305,8 +305,12 @@ def _no_answer(error: Exception, url: URL, timeout_seconds: float) -> NoAnswer:
         return NoAnswer(Fault.ADDRESS_REFUSED, f"{url.host} is not called: it is not written as an address is")
     if isinstance(tls, ssl.SSLCertVerificationError):
         return NoAnswer(Fault.NOT_VERIFIED, f"TLS certificate of {url.host} is not valid: {tls.verify_message}")
+    # Raw errors are those of `handshake`; aiohttp wraps its own, and tells those of connecting from all later ones.
+    connecting = isinstance(error, aiohttp.ClientConnectorError) or not isinstance(error, aiohttp.ClientError)
     if isinstance(tls, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return NoAnswer(Fault.DROPPED, f"{where} closed the connection during TLS")
+        # Before the handshake is through, no request was sent: as little an attempt as a refused connection.
+        fault = Fault.UNREACHABLE if connecting else Fault.DROPPED
+        return NoAnswer(fault, f"{where} closed the connection during TLS")
     if tls is not None:
         return NoAnswer(Fault.NO_TLS, f"TLS with {where} failed: {tls.reason or type(tls).__name__}")
     if isinstance(error, aiohttp.ConnectionTimeoutError):
@@ -320,7 +324,7 @@ def _no_answer(error: Exception, url: URL, timeout_seconds: float) -> NoAnswer:
             Fault.NAME_UNKNOWN if unknown else Fault.UNREACHABLE,
             f"there is no host {url.host}" if unknown else f"the name {url.host} can't be resolved now",
         )
-    if isinstance(error, aiohttp.ClientConnectorError) or not isinstance(error, aiohttp.ClientError):
+    if connecting:
         return NoAnswer(Fault.UNREACHABLE, f"no connection to {where}: {_why_unreachable(error)}")
     if isinstance(error, aiohttp.ClientResponseError):
         return NoAnswer(Fault.GARBLED, f"{where} answered with something that is not HTTP")

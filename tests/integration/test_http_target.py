@@ -542,6 +542,26 @@ async def test_a_port_that_nobody_listens_on_is_a_failure():
     assert outcome.evidence.error == f"no connection to 127.0.0.1:{port}: connection refused"
 
 
+@pytest.mark.parametrize("last_words", [b"", b"\x15\x03\x03\x00\x02\x01\x00"], ids=["EOF", "close_notify"])
+async def test_a_server_that_hangs_up_while_tls_begins_has_seen_nothing_of_the_call(last_words):
+    async def refuse(reader, writer):
+        await reader.readexactly(5)  # the record's header: the client has begun the handshake
+        writer.write(last_words)
+        writer.write_eof()
+        await hangs(reader, writer)
+        writer.close()
+        hung_up.set()
+
+    hung_up = asyncio.Event()
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with server, target_at(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/") as target:
+        outcome = await target.deliver(invocation())
+        await hung_up.wait()
+    assert isinstance(outcome, Failed)
+    assert outcome.unsent
+    assert "closed the connection during TLS" in outcome.evidence.error or "cut off" in outcome.evidence.error
+
+
 async def test_a_call_that_is_cancelled_hangs_up():
     called = asyncio.Event()
 
