@@ -44,7 +44,6 @@ PIPE_CLOSED: Final = 141
 """128 + SIGPIPE: who reads our output had enough of it. Not 0, for not all of it was read."""
 BUG: Final = 70
 """EX_SOFTWARE of sysexits.h."""
-ISSUES: Final = "https://github.com/pgbridge/pgbridge/issues"
 
 
 class _InterruptedError(Exception):
@@ -117,14 +116,20 @@ class LazyGroup(click.Group):
         except Exception as error:  # noqa: BLE001 - the last resort: a bug is reported, not thrown at the user
             if debug:
                 traceback.print_exc()
-            click.echo(
-                f"pgbridge: an unexpected {type(error).__name__}, which is a bug; run again with --debug and report it "
-                f"at {ISSUES}",
-                err=True,
-            )
+            click.echo(f"pgbridge: {_what_to_keep(error, debug=debug)}", err=True)
             return BUG
         else:
             return result if isinstance(result, int) else 0
+
+
+def _what_to_keep(error: Exception, *, debug: bool) -> str:
+    """What a report of a bug needs. Only its kind is told unasked: its text, and a traceback, may hold row values."""
+    traceback_of_it = "the traceback above" if debug else "the traceback that --debug (or PGBRIDGE_DEBUG=1) shows"
+    return (
+        f"an unexpected {type(error).__name__}, which is a bug of pgbridge {__version__} "
+        f"(Python {sys.version.split()[0]}, {sys.platform}); to report it, attach this line, {traceback_of_it} and the log "
+        f"before it, and take row values out of them first"
+    )
 
 
 def _say(error: BridgeError, *, debug: bool) -> None:
