@@ -127,8 +127,8 @@ def _what_to_keep(error: Exception, *, debug: bool) -> str:
     traceback_of_it = "the traceback above" if debug else "the traceback that --debug (or PGBRIDGE_DEBUG=1) shows"
     return (
         f"an unexpected {type(error).__name__}, which is a bug of pgbridge {__version__} "
-        f"(Python {sys.version.split()[0]}, {sys.platform}); to report it, attach this line, {traceback_of_it} and the log "
-        f"before it, and take row values out of them first"
+        f"(Python {sys.version.split()[0]}, {sys.platform}); to report it, attach this line, {traceback_of_it} and the "
+        f"log before it, and take row values out of them first"
     )
 
 
