@@ -261,6 +261,10 @@ class ReplicationConnection:
         wire = self._wire
         while True:
             taken = wire.drain(max_frames, max_bytes)
+            if wire.skipped_publication is not None:
+                # What was taken is dropped: a position that came after the warning must not be confirmed.
+                self._end = failure.publication_skipped(self._slot, self._start_lsn, wire.skipped_publication)
+                raise self._end
             if taken:
                 self._took(len(taken))
                 return taken

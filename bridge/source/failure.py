@@ -63,11 +63,14 @@ _STARTING: Final[dict[str, tuple[type[SourceError], str]]] = {
     "0A": (SourceMisconfigured, "see `pgbridge check`"),
 }
 
+_NO_PUBLICATION: Final = "42704"
+_NEED_PUBLICATION: Final = (
+    "make it again. What was committed while there was none can't be read: to go on after it, drop the slot and run"
+    " `pgbridge init --accept-gap`"
+)
+
 _STREAMING: Final[dict[str, tuple[type[SourceError], str]]] = {
-    "42704": (
-        SourceMisconfigured,
-        "the publication has to exist since before the slot's position: see `pgbridge check`",
-    ),
+    _NO_PUBLICATION: (SourceMisconfigured, _NEED_PUBLICATION),
     "55000": (SlotLost, _BACKFILL),
     "58P01": (SlotLost, _BACKFILL),
     "42": (SourceMisconfigured, "see `pgbridge check`"),
@@ -110,6 +113,11 @@ def while_starting(slot: str, sqlstate: str | None, said: str, *, holder: int | 
 def while_streaming(slot: str, position: LSN | None, sqlstate: str | None, said: str) -> SourceError:
     """The stream ended. `position` is where it had been started."""
     return _error(_STREAMING, f'the stream of slot "{slot}" ended', sqlstate, said, position)
+
+
+def publication_skipped(slot: str, position: LSN | None, said: str) -> SourceError:
+    """As `while_streaming`, where the server only warns that it leaves changes out."""
+    return while_streaming(slot, position, _NO_PUBLICATION, said)
 
 
 def while_querying(doing: str, sqlstate: str | None, said: str) -> SourceError:

@@ -48,6 +48,10 @@ _PREFIX = re.compile(r"connection to server .*? failed: ")
 # A host that can be shown. What is not one may be the rest of a password with an @ in it.
 _PLAIN_HOST = re.compile(r"[A-Za-z0-9._:/%-]+")
 
+# A publication was not found as of the change that is decoded: an error up to 17, and since 18 a warning
+# (LoadPublications in pgoutput.c), after which what it publishes is left out.
+_PUBLICATION_SKIPPED: Final = b"55000"
+
 Row = tuple[str | None, ...]
 """One row of text values."""
 
@@ -92,6 +96,9 @@ class Wire:
         self.backend_pid = pgconn.backend_pid
         self.server_version = pgconn.server_version
         self.is_unix = _is_unix(pgconn.socket)
+        self.skipped_publication: str | None = None
+        """What a server of 18 or later said when it passed over changes, as a publication of the stream was missing."""
+        pgconn.notice_handler = self._on_notice
 
     @classmethod
     async def open(cls, parameters: Mapping[str, str], timeout_seconds: float) -> Self:
@@ -274,6 +281,14 @@ class Wire:
         self._receive()
         self.heard_at = time.monotonic()
         self.wake()
+
+    def _on_notice(self, result: PGresult) -> None:
+        # Other warnings have this code as well; where it was raised tells them apart in every language.
+        code, file = (
+            result.error_field(field) or b"" for field in (DiagnosticField.SQLSTATE, DiagnosticField.SOURCE_FILE)
+        )
+        if code == _PUBLICATION_SKIPPED and file.rpartition(b"/")[2] == b"pgoutput.c":
+            self.skipped_publication = _answer(result).said
 
     def _on_writable(self) -> None:
         if self._unsent is not None:

@@ -33,6 +33,11 @@ PINNED: Final[Mapping[str, str]] = {
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
+    # From 18 on the server only warns that it leaves out changes of a missing publication: we have to hear it.
+    "client_min_messages": "warning",
+    # The publication may have to be altered, and a standby allows no serializable transactions.
+    "default_transaction_read_only": "off",
+    "default_transaction_isolation": "read committed",
 }
 
 # The version that brought transaction_timeout.

@@ -197,6 +197,9 @@ class TestOpening:
             "lock_timeout": "1",
             "idle_in_transaction_session_timeout": "1",
             "idle_session_timeout": "1",
+            "client_min_messages": "error",
+            "default_transaction_read_only": "on",
+            "default_transaction_isolation": "serializable",
         }
         if admin.info.server_version >= 170000:
             hostile["transaction_timeout"] = "1"
@@ -627,15 +630,35 @@ class TestEnd:
                 await ending
 
     @pytest.mark.usefixtures("both_ways")
-    async def test_missing_publication_stops_the_stream_for_a_person(self, system_database: str):
-        """Majors to 17; 18 warns and sends nothing, which is why `check` looks for itself."""
-        with psycopg.connect(system_database, autocommit=True) as admin:
-            shop = Database(system_database, admin)
-            async with opened(shop.dsn) as connection:
-                await connection.start(shop.slot, "not there", LSN(0))
-                shop.insert(1, 1)
-                with pytest.raises(SourceMisconfigured, match=r'"not there".*42704'):
-                    await read_rows(connection, 1)
+    async def test_missing_publication_stops_the_stream_for_a_person(self, any_shop: Database):
+        """Majors to 17 refuse; 18 warns and leaves the changes out."""
+        async with opened(any_shop.dsn) as connection:
+            await connection.start(any_shop.slot, "not there", LSN(0))
+            any_shop.insert(1, 1)
+            with pytest.raises(SourceMisconfigured, match=r'"not there".*42704'):
+                await read_rows(connection, 1)
+
+    @pytest.mark.usefixtures("both_ways")
+    async def test_publication_that_is_dropped_under_the_stream_ends_it_before_a_change_is_passed_over(
+        self, any_shop: Database
+    ):
+        async with streaming(any_shop) as connection:
+            any_shop.insert(1, 1)
+            assert await read_rows(connection, 1) == [1]
+            any_shop.admin.execute(sql.SQL("DROP PUBLICATION {}").format(sql.Identifier(PUBLICATION)))
+            any_shop.insert(2, 2)
+            behind_the_change = any_shop.current()
+            told = 0
+
+            def look(frame: memoryview) -> None:
+                nonlocal told
+                decoded = decode_frame(frame)
+                if isinstance(decoded, Keepalive):
+                    told = max(told, decoded.wal_end)
+
+            with pytest.raises(SourceMisconfigured, match="42704"):
+                await read_to_the_end(connection, look)
+            assert told < behind_the_change, "that would be confirmed, and the change be lost"
 
     async def test_stop_leaves_a_connection_that_takes_commands(self, any_shop: Database):
         async with streaming(any_shop) as connection:
