@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 from psycopg.conninfo import make_conninfo
 
 from bridge.dsn import complete
-from bridge.errors import StoreError
+from bridge.errors import InvariantBroken, StoreError
 from bridge.store.sqlstate import REPEATABLE, is_lost, translate, translate_connecting
 from bridge.store.statements import Statements
 from bridge.store.text import escape, storable, unescape
@@ -160,3 +160,13 @@ class Session:
         if connection is not None:
             with contextlib.suppress(psycopg.Error):  # it is done with either way
                 await connection.close()
+
+
+async def one_value(
+    connection: AsyncConnection[Any], query: sql.Composed, parameters: Mapping[str, object] | None = None
+) -> Any:
+    """The one value of a query that answers one."""
+    row = await (await connection.execute(query, parameters or {})).fetchone()
+    if row is None:
+        raise InvariantBroken("a query for one value answered none")
+    return row[0]

@@ -396,7 +396,7 @@ class TestFaults:
             paused.set()
             await asyncio.Event().wait()
 
-        monkeypatch.setattr(store, "_park", hang)
+        monkeypatch.setattr(store._backlog, "park", hang)
         monkeypatch.setattr(postgres, "_HELD_UP_SECONDS", 0.05)
         saving = asyncio.create_task(store.save(LSN(7), {"t": Position(LSN(6), 0)}, parked={"t": [PARKED]}))
         await paused.wait()

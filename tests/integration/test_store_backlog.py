@@ -185,7 +185,7 @@ class TestContract:
         rows = {"t": [parked(number) for number in range(1, 6)]}
         await store.save(LSN(5), {}, parked=rows)
         if isinstance(store, PostgresStore):
-            store._unsure = True
+            store._backlog._unsure = True
         await store.save(LSN(5), {}, parked=rows)
         assert await numbers(store) == [1, 2, 3, 4, 5]
         assert (await store.backlogs("s"))["t"].events == 5
@@ -205,7 +205,7 @@ class TestTables:
 
         monkeypatch.setattr(segments.Segments, "written", breaks)
         rows = {"t": [parked(number) for number in range(1, 6)]}
-        tables._unsure = False
+        tables._backlog._unsure = False
         try:
             await tables.save(LSN(5), {}, parked=rows)
         except StoreError:

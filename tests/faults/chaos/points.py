@@ -20,6 +20,7 @@ from bridge.delivery.http import HttpTarget
 from bridge.pgoutput.assembler import Assembler
 from bridge.pipeline import Pipeline
 from bridge.source.connection import ReplicationConnection
+from bridge.store.backlog_table import BacklogTable
 from bridge.store.postgres import PostgresStore
 
 # How far a save has come when its process dies: sent, or not; committed, or not.
@@ -115,7 +116,7 @@ POINTS: dict[str, Callable[[Countdown], None]] = {
     "after the status update": lambda count: after(ReplicationConnection, "send_status", count.pass_by),
     # Only saves with letters insert with executemany.
     "during dead-letter insert": lambda count: after_awaiting(psycopg.AsyncCursor, "executemany", count.pass_by),
-    "during backlog move": lambda count: after_awaiting(PostgresStore, "_park", count.pass_by),
+    "during backlog move": lambda count: after_awaiting(BacklogTable, "park", count.pass_by),
     "during backlog drain": lambda count: after_awaiting(PostgresStore, "read_backlog", count.pass_by),
     "during stop, at work": lambda count: before(Dispatcher, "drain", count.pass_by),
     "during stop, before the last save": before_last_save,
