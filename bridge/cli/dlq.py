@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,29 +13,25 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 import orjson
 
+from bridge.cli import replaying
 from bridge.cli.choosing import Choice, choosing
-from bridge.cli.letters import print_letter, print_table, printable
+from bridge.cli.letters import print_letter, print_table
 from bridge.cli.options import config_option, json_option, load_settings
-from bridge.errors import BridgeError, StoreError
+from bridge.cli.output import say
+from bridge.errors import BridgeError
 from bridge.store.letter_json import encode_outline, encode_whole
 from bridge.store.protocol import DeadLetter, LetterFilter, Store
 
 if TYPE_CHECKING:
     from bridge.config import Settings
-    from bridge.delivery.outcome import Evidence
-    from bridge.replay import Replay, ReplayResult
+    from bridge.replay import ReplayResult
 
 T = TypeVar("T")
 
 # A table is for people; who wants more of it asks for it.
 _TABLE_LIMIT: Final = 1000
 
-# Each failure of a replay is told, until there are so many that the count says more.
-_MOST_FAILURES_TOLD: Final = 20
-
 _DISCARD_LETTERS: Final = 1000
-
-_TELL_SECONDS: Final = 0.2
 
 
 # -- the store ---------------------------------------------------------------------------------------------------------
@@ -125,13 +118,13 @@ def list_letters(config: Path, choice: Choice, limit: int | None, as_json: bool)
             most = _TABLE_LIMIT if limit is None else limit
             shown = [letter async for letter in _first(store.iterate_letters(where, whole=False), most)]
             if not shown:
-                _say(f"no dead letters{_matching(choice)}")
+                say(f"no dead letters{_matching(choice)}")
                 return
             print_table(shown)
             if most and len(shown) == most:
                 total = (await store.survey_letters(where)).total
                 if total > most:
-                    _say(f"{most} of {total} dead letters shown; --limit 0 shows all")
+                    say(f"{most} of {total} dead letters shown; --limit 0 shows all")
 
     _run(work())
 
@@ -176,16 +169,21 @@ def replay(context: click.Context, config: Path, choice: Choice, rate: float | N
     """
     _require_choice(choice, "replay")
     settings = load_settings(config)
-    results = _run(_replay(settings, choice, rate))
+
+    async def work() -> list[ReplayResult]:
+        async with _opened(settings) as store:
+            return await replaying.replay(store, settings, await _chosen(store, settings, choice), rate)
+
+    results = _run(work())
     if as_json:
-        click.echo(orjson.dumps(_summary(results)).decode())
+        click.echo(orjson.dumps(replaying.summary(results)).decode())
     elif not results:
-        _say(f"no dead letters to replay{_matching(choice)}")
+        say(f"no dead letters to replay{_matching(choice)}")
     for result in results:
         if not as_json:
-            click.echo(_sentence(result))
+            click.echo(replaying.sentence(result))
         if result.stopped is not None:
-            _say(f"{result.trigger}: {result.stopped}")
+            say(f"{result.trigger}: {result.stopped}")
     if not all(result.complete for result in results):
         context.exit(1)
 
@@ -214,7 +212,7 @@ def discard(config: Path, choice: Choice, yes: bool, as_json: bool) -> None:  # 
     elif discarded:
         click.echo(f"{_letters(discarded)} discarded")
     else:
-        _say(f"no dead letters to discard{_matching(choice)}")
+        say(f"no dead letters to discard{_matching(choice)}")
 
 
 @command.command(epilog="Example:  pgbridge dlq export --since 3d > letters.jsonl")
@@ -234,7 +232,7 @@ def export(config: Path, choice: Choice) -> None:
             return count
 
     if _run(work()) == 0:
-        _say(f"no dead letters to export{_matching(choice)}")
+        say(f"no dead letters to export{_matching(choice)}")
 
 
 # -- at work -----------------------------------------------------------------------------------------------------------
@@ -274,121 +272,7 @@ def _confirm(total: int) -> None:
         raise click.Abort
 
 
-async def _replay(settings: Settings, choice: Choice, rate: float | None) -> list[ReplayResult]:
-    """All triggers side by side: one target that takes its time delays no other."""
-    from bridge.clock import SystemClock  # noqa: PLC0415 - --help needs none of it
-    from bridge.delivery.factory import build_target  # noqa: PLC0415 - as above
-    from bridge.replay import Pace, Replay, ReplayPlan, ReplayResult  # noqa: PLC0415 - as above
-    from bridge.secret import SecretResolver  # noqa: PLC0415 - as above
-
-    clock = SystemClock()
-    pace = Pace(rate, clock)
-    secrets = SecretResolver()
-    observer = _Narrator()
-    results: list[ReplayResult] = []
-    async with _opened(settings) as store, contextlib.AsyncExitStack() as targets:
-        where = await _chosen(store, settings, choice)
-        survey = await store.survey_letters(where)
-        where = replace(where, up_to_id=survey.newest_id)
-        replays: dict[str, Replay] = {}
-        for trigger, letters in survey.by_trigger.items():
-            if trigger not in settings.triggers:
-                reason = "the configuration has no trigger of this name; put it back, or discard its letters"
-                results.append(ReplayResult(trigger, left=letters, stopped=reason))
-                continue
-            trigger_settings = settings.triggers[trigger]
-            target = build_target(trigger, trigger_settings, secrets)
-            targets.push_async_callback(target.close)
-            replays[trigger] = Replay(
-                store,
-                settings.source.slot,
-                trigger,
-                ReplayPlan.of(trigger_settings),
-                target,
-                clock=clock,
-                pace=pace,
-                observer=observer,
-            )
-        with _stopping_on_signals(list(replays.values())):
-            work = [_replay_one(each, where, survey.by_trigger[trigger]) for trigger, each in replays.items()]
-            results += await asyncio.gather(*work)
-    return sorted(results, key=lambda result: result.trigger)
-
-
-async def _replay_one(each: Replay, where: LetterFilter, letters: int) -> ReplayResult:
-    trigger = each.result.trigger
-    try:
-        return await each.run(
-            where, on_wait=lambda: _say(f"another process is replaying letters of {trigger}; waiting for it")
-        )
-    except StoreError as error:
-        # What the others, and this one so far, have done is still to be told.
-        result = each.result
-        result.stopped = str(error)
-        result.left = letters - result.delivered - result.failed
-        return result
-
-
-@contextlib.contextmanager
-def _stopping_on_signals(replays: Sequence[Replay]) -> Iterator[None]:
-    """The first signal lets the calls under way end, so that no letter is sent twice; a second one does not."""
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    signals = 0
-
-    def receive() -> None:
-        nonlocal signals
-        signals += 1
-        if signals == 1:
-            _say("finishing the calls under way; once more abandons them")
-            for each in replays:
-                each.stop("interrupted")
-        elif task is not None:
-            task.cancel()
-
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # not in the main thread
-                loop.add_signal_handler(number, receive)
-        yield
-    except asyncio.CancelledError:
-        if signals:
-            raise click.Abort from None
-        raise
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
-                loop.remove_signal_handler(number)
-
-
-class _Narrator:
-    """Tells of a replay on stderr: failures as they come, and on a terminal how far it is."""
-
-    def __init__(self) -> None:
-        self._delivered = 0
-        self._failed = 0
-        self._told_at = 0.0
-
-    def delivered(self, letters: int) -> None:
-        self._delivered += letters
-        now = time.monotonic()
-        if sys.stderr.isatty() and now - self._told_at >= _TELL_SECONDS:
-            self._told_at = now
-            click.echo(f"\r{self._delivered} delivered", nl=False, err=True)
-
-    def failed(self, letter_id: int, event_id: str, evidence: Evidence) -> None:
-        self._failed += 1
-        if self._failed <= _MOST_FAILURES_TOLD:
-            _say(f"dead letter {letter_id} ({event_id}) failed again: {printable(evidence.error)}")
-        elif self._failed == _MOST_FAILURES_TOLD + 1:
-            _say("more failed again; pgbridge dlq list shows them")
-
-
 # -- saying ----------------------------------------------------------------------------------------------------------
-
-
-def _say(message: str) -> None:
-    click.echo(f"pgbridge: {message}", err=True)
 
 
 def _write(data: bytes) -> None:
@@ -410,30 +294,3 @@ def _letters(count: int) -> str:
 
 def _matching(choice: Choice) -> str:
     return "" if choice.where == LetterFilter() else " that match"
-
-
-def _sentence(result: ReplayResult) -> str:
-    parts = [f"{result.delivered} delivered"]
-    if result.failed:
-        parts.append(f"{result.failed} failed again")
-    if result.left:
-        parts.append(f"{result.left} not tried")
-    return f"{result.trigger}: {', '.join(parts)}"
-
-
-def _summary(results: Sequence[ReplayResult]) -> dict[str, object]:
-    return {
-        "delivered": sum(result.delivered for result in results),
-        "failed": sum(result.failed for result in results),
-        "left": sum(result.left for result in results),
-        "triggers": [
-            {
-                "trigger": result.trigger,
-                "delivered": result.delivered,
-                "failed": result.failed,
-                "left": result.left,
-                "stopped": result.stopped,
-            }
-            for result in results
-        ],
-    }

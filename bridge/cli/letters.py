@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -10,13 +9,11 @@ from typing import Final
 
 import click
 
+from bridge.cli.output import printable
 from bridge.store.protocol import DeadLetter
 
 # Where nobody's eyes limit the width, every letter is one line, for grep.
 _UNLIMITED_WIDTH: Final = 10_000
-
-# Characters that a terminal would act on instead of showing.
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def print_table(letters: Sequence[DeadLetter]) -> None:
@@ -67,11 +64,6 @@ def print_letter(letter: DeadLetter) -> None:
             click.echo(f"{name}:")
             for line in printable(text).splitlines():
                 click.echo(f"  {line}")
-
-
-def printable(text: str) -> str:
-    """A letter holds other people's words: what would move the cursor or set colours is shown, not done."""
-    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def _moment(moment: datetime) -> str:

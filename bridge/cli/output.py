@@ -20,9 +20,19 @@ def print_json(document: Any) -> None:
     click.echo(orjson.dumps(document, option=orjson.OPT_UTC_Z))
 
 
+def say(message: str) -> None:
+    """One line on stderr, for people, in the words that errors begin with."""
+    click.echo(f"pgbridge: {message}", err=True)
+
+
+def printable(text: str) -> str:
+    """Text of foreign origin, safe for a terminal; it keeps its lines and tabs, and nothing else of what moves one."""
+    return _CONTROL.sub(lambda match: match[0] if match[0] in "\t\n" else _shown(match), text)
+
+
 def on_one_line(text: str, width: int | None = None) -> str:
-    """Text of foreign origin, safe for a terminal and cut to a width."""
-    shown = _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
+    """The same, its lines and tabs spelled out too, and cut to a width."""
+    shown = _CONTROL.sub(_shown, text)
     if width is not None and len(shown) > width:
         return shown[: max(width - 1, 0)] + "…"
     return shown
@@ -70,3 +80,7 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: froz
         )
         lines.append("  ".join(cells).rstrip())
     return lines
+
+
+def _shown(match: re.Match[str]) -> str:
+    return repr(match[0])[1:-1]

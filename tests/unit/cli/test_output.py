@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.cli.output import columns, duration, number, on_one_line, size
+from bridge.cli.output import columns, duration, number, on_one_line, printable, size
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,16 @@ def test_text_of_others_can_not_drive_the_terminal(text, shown):
 def test_long_text_is_cut():
     assert on_one_line("x" * 20, 10) == "x" * 9 + "…"
     assert on_one_line("x" * 10, 10) == "x" * 10
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\n\tb", "a\n\tb"),
+        ("\x1b[2J\r", "\\x1b[2J\\r"),
+        ("a\u202egnp.exe", "a\\u202egnp.exe"),
+        ("\ud800", "\\ud800"),
+    ],
+)
+def test_text_of_others_keeps_its_lines_and_moves_nothing_else(text, shown):
+    assert printable(text) == shown
