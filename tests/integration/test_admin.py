@@ -20,7 +20,7 @@ from bridge.console import Actions, AdminServer, build_admin
 from bridge.errors import ConfigError, StoreError
 from bridge.lsn import LSN
 from bridge.observe.metrics import Metrics
-from bridge.observe.status import ServiceState, ServiceStatus, SlotStatus, TriggerState, TriggerStatus
+from bridge.observe.status import ServiceState, ServiceStatus, SlotStatus, TriggerMode, TriggerState, TriggerStatus
 from bridge.secret import SecretResolver
 from bridge.store.memory import MemoryStore
 from bridge.store.protocol import DeadLetter, SourceIdentity
@@ -590,6 +590,74 @@ class TestInABrowser:
             again = Bench()
             async with admin(again, listen=f"127.0.0.1:{port}"):
                 await page.get_by_text("streaming", exact=True).wait_for()
+
+    async def test_a_trigger_that_delivers_from_the_backlog_says_how_much_waits_there(self, browser):
+        bench = Bench()
+        late = TriggerStatus(
+            "late", "lambda:late", mode=TriggerMode.BACKLOG, backlog_events=5_000_000, backlog_bytes=7 << 30
+        )
+        bench.status = dataclasses.replace(STATUS, triggers=(late,))
+        async with admin(bench), opened(browser) as page:
+            await page.goto(bench.url)
+            row = page.get_by_role("row").filter(has_text="lambda:late")
+            await row.get_by_text("5,000,000").wait_for()
+            await row.get_by_text("7.0 GiB").wait_for()
+            await row.get_by_text("Delivers from the backlog table", exact=False).wait_for()
+
+    async def test_of_many_triggers_those_that_need_attention_are_one_click_away(self, browser):
+        bench = Bench()
+        well = [TriggerStatus(f"well-{number}", "lambda:well", dead_letters=0) for number in range(58)]
+        ill = [
+            TriggerStatus("halted", "lambda:halted", TriggerState.PAUSED, "HTTP 410", dead_letters=0),
+            TriggerStatus("losing", "lambda:losing", dead_letters=4),
+        ]
+        bench.status = dataclasses.replace(STATUS, triggers=(*well, *ill))
+        async with admin(bench), opened(browser) as page:
+            await page.goto(bench.url)
+            await page.get_by_text("59 running, 1 paused").wait_for()
+            rows = page.locator("#triggers tbody tr")
+            assert await rows.count() == 60
+            await page.get_by_role("button", name="Show the 2 that need attention").click()
+            assert [await row.locator(".name").inner_text() for row in await rows.all()] == ["halted", "losing"]
+            await page.get_by_role("button", name="Show all 60").click()
+            assert await rows.count() == 60
+
+    async def test_a_process_that_stands_by_offers_no_pause_and_says_what_its_triggers_do(self, browser):
+        bench = Bench()
+        bench.status = dataclasses.replace(STATUS, state=ServiceState.STANDING_BY)
+        async with admin(bench), opened(browser) as page:
+            await page.goto(bench.url)
+            await page.get_by_text("1 standing by, 1 paused, 1 disabled").wait_for()
+            assert await page.get_by_role("button", name="Pause email").count() == 0
+            assert await page.get_by_role("button", name="Resume hook").count() == 0
+
+    async def test_a_lost_slot_stands_out(self, browser):
+        bench = Bench()
+        bench.status = dataclasses.replace(STATUS, slot=SlotStatus("pgbridge", wal_status="lost"))
+        async with admin(bench), opened(browser) as page:
+            await page.goto(bench.url)
+            for words in ("WAL lost", "the server has removed it"):
+                assert await page.get_by_text(words, exact=True).get_attribute("data-tone") == "bad"
+
+    async def test_a_long_name_leaves_room_for_the_reason(self, browser):
+        bench = Bench()
+        async with admin(bench), opened(browser, viewport={"width": 1280, "height": 800}) as page:
+            name = "n" * 64
+            await bench.store.save(LSN(2), {}, [letter(4, trigger=name, table=f"{name}.{name}", error="HTTP 400")])
+            await page.goto(bench.url)
+            box = await page.locator("td").filter(has_text="HTTP 400").bounding_box()
+            assert box["width"] > 200
+            assert await page.evaluate("document.documentElement.scrollWidth") == 1280
+
+    async def test_a_long_list_names_the_command_that_replays_what_is_chosen(self, browser):
+        bench = Bench()
+        async with admin(bench), opened(browser) as page:
+            await bench.store.save(LSN(2), {}, [letter(ordinal) for ordinal in range(4, 60)])
+            await page.goto(bench.url)
+            await page.get_by_text("The oldest 50 of 59. For many at once: pgbridge dlq replay --all").wait_for()
+            await page.get_by_label("Trigger", exact=True).select_option("hook")
+            await page.get_by_label("Error contains").fill("HTTP")
+            await page.get_by_text("pgbridge dlq replay --trigger hook --error 'HTTP'", exact=False).wait_for()
 
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     @pytest.mark.parametrize("width", [360, 800, 1280])

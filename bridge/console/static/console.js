@@ -153,6 +153,11 @@ async function act(button, path, said) {
 // -- what is shown ----------------------------------------------------------------------------------------------------
 
 const TONES = { streaming: "ok", running: "ok", starting: "quiet", standing_by: "quiet", disabled: "quiet", stopped: "bad" };
+// States of the process in which no trigger sends anything, whatever its own state.
+const SENDS_NOTHING = new Set(["starting", "standing_by", "stopped"]);
+const WAL_TONES = { unreserved: "warn", lost: "bad" };
+// Fewer triggers than this are seen at a glance.
+const MANY_TRIGGERS = 8;
 let last = null;
 let rates = new Map();
 
@@ -186,14 +191,20 @@ function renderSource(status, now) {
   const slot = status.slot ?? {};
   const behind = distance(status.received_lsn, status.confirmed_lsn);
   const changes = rate("changes", status.polled_changes, now);
+  const wal =
+    slot.wal_status === "lost"
+      ? "the server has removed it"
+      : slot.safe_wal_bytes == null
+        ? "no limit set"
+        : `${bytes(slot.safe_wal_bytes)} more before it is in danger`;
   const full = status.buffer_limit_bytes ? status.buffered_bytes / status.buffer_limit_bytes : null;
   const meter =
     full == null
       ? null
       : make("meter", { min: 0, max: 1, high: 0.8, value: Math.min(1, full), "aria-label": "Share of the memory budget in use" });
   const facts = [
-    ["Slot", slot.name ?? none, slot.wal_status ? `WAL ${slot.wal_status}` : "WAL status not known"],
-    ["WAL kept for it", bytes(slot.retained_bytes), slot.safe_wal_bytes == null ? "no limit set" : `${bytes(slot.safe_wal_bytes)} left`],
+    ["Slot", slot.name ?? none, slot.wal_status ? `WAL ${slot.wal_status}` : "WAL status not known", null, WAL_TONES[slot.wal_status]],
+    ["WAL kept for it", bytes(slot.retained_bytes), wal, null, WAL_TONES[slot.wal_status]],
     ["Received", status.received_lsn ?? none, perSecond(changes) ?? `${count(status.polled_changes)} changes`],
     ["Confirmed", status.confirmed_lsn ?? none, behind == null ? null : behind === 0 ? "all that was received" : `${bytes(behind)} behind`],
     ["In memory", bytes(status.buffered_bytes), status.buffer_limit_bytes ? `of ${bytes(status.buffer_limit_bytes)}` : null, meter],
@@ -202,13 +213,13 @@ function renderSource(status, now) {
   show(
     $("source"),
     () =>
-      facts.map(([name, value, more, extra]) =>
+      facts.map(([name, value, more, extra, tone]) =>
         make(
           "div",
           {},
           make("dt", { textContent: name }),
           make("dd", { textContent: value, class: /^[0-9A-F]+\/[0-9A-F]+$/.test(value) ? "mono" : null }),
-          more || extra ? make("dd", {}, more ?? "", extra ?? "") : null,
+          more || extra ? make("dd", { dataset: { tone: tone ?? "" } }, more ?? "", extra ?? "") : null,
         ),
       ),
     [facts.map((fact) => fact.slice(0, 3)), full && full.toFixed(2)],
@@ -217,12 +228,23 @@ function renderSource(status, now) {
 
 function renderTriggers(status, now) {
   const rows = status.triggers.map((trigger) => ({ ...trigger, speed: perSecond(rate(`t:${trigger.name}`, trigger.delivered, now)) }));
-  $("no-triggers").hidden = rows.length > 0;
-  $("triggers").hidden = rows.length === 0;
-  const shown = rows.map((trigger) => [
+  const inTrouble = rows.filter(isInTrouble);
+  const counts = new Map();
+  for (const trigger of rows) counts.set(stateOf(trigger, status), (counts.get(stateOf(trigger, status)) ?? 0) + 1);
+  $("triggers-count").hidden = rows.length < 2;
+  $("triggers-count").textContent = [...counts].map(([state, number]) => `${count(number)} ${words(state)}`).join(", ");
+  const button = $("only-trouble");
+  button.hidden = !onlyTrouble && (rows.length < MANY_TRIGGERS || inTrouble.length === 0);
+  button.setAttribute("aria-pressed", String(onlyTrouble));
+  button.textContent = onlyTrouble ? `Show all ${count(rows.length)}` : `Show the ${count(inTrouble.length)} that need attention`;
+  const listed = onlyTrouble ? inTrouble : rows;
+  $("no-triggers").hidden = listed.length > 0;
+  $("no-triggers").textContent = rows.length > 0 ? "No trigger needs attention." : "No triggers.";
+  $("triggers").hidden = listed.length === 0;
+  const shown = listed.map((trigger) => [
     ...Object.values({ ...trigger, lag_seconds: duration(trigger.lag_seconds), last_error_at: trigger.last_error_at && ago(trigger.last_error_at, now) }),
   ]);
-  show($("triggers").tBodies[0], () => rows.map((trigger) => triggerRow(trigger, status.actions, now)), [shown, status.actions]);
+  show($("triggers").tBodies[0], () => listed.map((trigger) => triggerRow(trigger, status, now)), [shown, status.state, status.actions]);
 
   const select = $("filter-trigger");
   const names = rows.map((trigger) => trigger.name);
@@ -234,7 +256,18 @@ function renderTriggers(status, now) {
   }
 }
 
-function triggerRow(trigger, actions, now) {
+/** What somebody has to look at: not sending, not keeping up, or with changes set aside. */
+function isInTrouble(trigger) {
+  return trigger.state === "paused" || trigger.mode === "backlog" || trigger.retrying > 0 || trigger.dead_letters > 0;
+}
+
+/** A trigger that could run does what its process does: nothing, before it has the slot and once it has stopped. */
+const stateOf = (trigger, status) => (trigger.state === "running" && SENDS_NOTHING.has(status.state) ? status.state : trigger.state);
+
+function triggerRow(trigger, status, now) {
+  const actions = SENDS_NOTHING.has(status.state) ? {} : status.actions;
+  const state = stateOf(trigger, status);
+  const behind = trigger.mode === "backlog" && state === "running";
   const cell = (label, text, more, alarm) =>
     make(
       "td",
@@ -253,7 +286,7 @@ function triggerRow(trigger, actions, now) {
       dataset: { focus: `t:${trigger.name}` },
       on: { click: (event) => act(event.currentTarget, `api/triggers/${name}/resume`, () => `${trigger.name} runs again.`) },
     });
-  } else if (trigger.state === "running" && actions.pause) {
+  } else if (state === "running" && actions.pause) {
     button = make("button", {
       type: "button",
       class: "quiet",
@@ -272,14 +305,18 @@ function triggerRow(trigger, actions, now) {
       { class: "full" },
       make("div", { class: "name", textContent: trigger.name }),
       make("div", { class: "sub mono", textContent: trigger.target }),
+      behind
+        ? make("div", { class: "why", textContent: "Delivers from the backlog table, since its target was down or too slow; live again once that is empty." })
+        : null,
       paused && trigger.paused_reason ? make("div", { class: "why", textContent: trigger.paused_reason }) : null,
       trouble ? make("div", { class: "sub", textContent: trouble }) : null,
     ),
-    make("td", { class: "full" }, make("span", { class: "pill", textContent: words(trigger.state), dataset: { tone: TONES[trigger.state] ?? "warn" } })),
+    make("td", { class: "full" }, make("span", { class: "pill", textContent: words(state), dataset: { tone: behind ? "warn" : (TONES[state] ?? "warn") } })),
     cell("Lag", duration(trigger.lag_seconds), trigger.lag_bytes ? bytes(trigger.lag_bytes) : null),
     cell("Waiting", count(trigger.waiting), trigger.waiting_bytes ? bytes(trigger.waiting_bytes) : null),
     cell("In flight", count(trigger.in_flight)),
     cell("Retrying", count(trigger.retrying)),
+    cell("Backlog", count(trigger.backlog_events), trigger.backlog_bytes ? bytes(trigger.backlog_bytes) : null),
     cell("Delivered", count(trigger.delivered), trigger.speed ?? (trigger.filtered ? `${count(trigger.filtered)} filtered out` : null)),
     cell("Dead letters", count(trigger.dead_letters), null, trigger.dead_letters > 0),
     make("td", { class: "actions full" }, button),
@@ -295,10 +332,18 @@ function renderLetters(answer) {
   $("no-letters").hidden = letters.length > 0;
   $("no-letters").textContent = filtered ? "No dead letter is like that." : "No dead letters: every change has arrived or is on its way.";
   $("more-letters").hidden = !more;
-  $("more-letters").textContent = `The oldest ${letters.length} of ${count(total)}. For many at once: pgbridge dlq replay --all`;
+  $("more-letters").textContent = `The oldest ${letters.length} of ${count(total)}. For many at once: pgbridge dlq replay ${chosen()}`;
   const actions = last?.actions ?? {};
   const now = last?.now ?? Date.now() / 1000;
   show($("letters").tBodies[0], () => letters.map((letter) => letterRow(letter, actions, now)), [letters, actions]);
+}
+
+/** The filter above the dead letters, as the command line says it. */
+function chosen() {
+  const trigger = $("filter-trigger").value;
+  const error = $("filter-error").value;
+  const options = [trigger && `--trigger ${trigger}`, error && `--error '${error.replaceAll("'", "'\\''")}'`];
+  return options.filter(Boolean).join(" ") || "--all";
 }
 
 function letterRow(letter, actions, now) {
@@ -383,6 +428,7 @@ async function openLetter(id) {
 
 let failedSince = null;
 let paused = false;
+let onlyTrouble = false;
 
 function askForToken(problem) {
   token.forget();
@@ -420,14 +466,18 @@ async function tick() {
   }
 }
 
+let questions = 0;
+
 async function refreshLetters() {
   if ($("content").hidden) return;
+  const question = ++questions; // a slow answer must not replace that to a later question
   const query = new URLSearchParams(new FormData($("filter")));
   for (const [name, value] of [...query]) if (!value) query.delete(name);
   try {
-    renderLetters(await api(`api/dead-letters?${query}`));
+    const answer = await api(`api/dead-letters?${query}`);
+    if (question === questions) renderLetters(answer);
   } catch (error) {
-    if (error instanceof Unauthorized) return;
+    if (error instanceof Unauthorized || question !== questions) return;
     $("letters").hidden = true;
     $("no-letters").hidden = false;
     $("no-letters").textContent = error.answered ? `Dead letters can’t be read: ${error.message}` : "Dead letters can’t be read now.";
@@ -456,6 +506,10 @@ $("refresh").addEventListener("click", (event) => {
   event.currentTarget.setAttribute("aria-pressed", String(!paused));
   event.currentTarget.textContent = `Auto refresh: ${paused ? "off" : "on"}`;
   if (!paused) tick();
+});
+$("only-trouble").addEventListener("click", () => {
+  onlyTrouble = !onlyTrouble;
+  if (last) renderTriggers(last, last.now);
 });
 $("filter").addEventListener("input", refreshLetters);
 $("filter").addEventListener("submit", (event) => event.preventDefault());
