@@ -1,5 +1,6 @@
 """
-libpq's non-blocking calls and the event loop, joined. The only file that touches psycopg's `pgconn`.
+libpq's non-blocking calls and the event loop, joined. Only this file and `connecting.py`, which makes the connection,
+touch psycopg's `pgconn`.
 
 psycopg has no replication API, and its high level can't stand in for one: a task that is cancelled while it awaits
 psycopg in copy-both mode cancels the walsender's query, which ends the stream. So the conversation here is our own
@@ -10,43 +11,29 @@ Command"), and every wait is on a future of ours that can be cancelled without t
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
-import re
 import socket
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 import psycopg
 from psycopg import pq
-from psycopg.conninfo import conninfo_attempts_async, make_conninfo
-from psycopg.pq import DiagnosticField, ExecStatus, PollingStatus
+from psycopg.pq import DiagnosticField, ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
-from bridge import dsn as dsns
 from bridge import native
-from bridge.errors import InvariantBroken, SourceError, SourceUnavailable
+from bridge.errors import InvariantBroken, SourceUnavailable
 from bridge.source import failure
+from bridge.source.connecting import connect
+from bridge.source.unwrapped import address_of
 
 if TYPE_CHECKING:
     from bridge.source._copydata import CopyData  # it may not have been built
 
 COMMAND_TIMEOUT_SECONDS: Final = 30.0
 """For commands that wait for nothing but the server's attention."""
-
-# PGVerbosity of libpq-fe.h.
-_DEFAULT_VERBOSITY: Final = 1
-_VERBOSE: Final = 2
-
-# libpq's VERBOSE form of an error: `FATAL:  28P01: password authentication failed …`. The severity may be translated.
-_CODED = re.compile(r":  (?P<code>[0-9A-Z]{5}): (?P<said>.*)")
-_PREFIX = re.compile(r"connection to server .*? failed: ")
-
-# A host that can be shown. What is not one may be the rest of a password with an @ in it.
-_PLAIN_HOST = re.compile(r"[A-Za-z0-9._:/%-]+")
 
 # A publication was not found as of the change that is decoded: an error up to 17, and since 18 a warning
 # (LoadPublications in pgoutput.c), after which what it publishes is left out.
@@ -316,112 +303,6 @@ class Wire:
         self._fd = -1
 
 
-async def connect(parameters: Mapping[str, str], timeout_seconds: float) -> PGconn:
-    """
-    Try each address that the hosts have, in order, until one lets us in or says why none will.
-
-    Raises:
-        SourceError: by SQLSTATE; names the server, the database and the user.
-    """
-    server = _describe(parameters)
-    timeout_seconds = _positive(parameters.get("connect_timeout", "")) or timeout_seconds
-    try:
-        async with asyncio.timeout(timeout_seconds):
-            attempts = await conninfo_attempts_async(dict(parameters))
-    except TimeoutError as error:
-        raise SourceUnavailable(f"can't connect to {server}: its name was not resolved in time") from error
-    except psycopg.OperationalError as error:
-        raise SourceUnavailable(
-            f"can't connect to {server}: the host's name has no address", remedy="check the host in source.dsn"
-        ) from error
-    refused: SourceError = SourceUnavailable(f"can't connect to {server}: it has no address")
-    for attempt in attempts:
-        try:
-            return await _attempt(make_conninfo("", **attempt), server, timeout_seconds)
-        except SourceUnavailable as error:
-            refused = error
-    raise refused
-
-
-async def _attempt(conninfo: str, server: str, timeout_seconds: float) -> PGconn:
-    pgconn = pq.PGconn.connect_start(conninfo.encode())
-    try:
-        _set_verbosity(pgconn, _VERBOSE)
-        refused = await _converse(pgconn, server, timeout_seconds)
-        if refused is not None:
-            raise refused  # noqa: TRY301 - one way out closes the socket
-        _set_verbosity(pgconn, _DEFAULT_VERBOSITY)
-        pgconn.nonblocking = 1
-    except BaseException:
-        pgconn.finish()
-        raise
-    return pgconn
-
-
-async def _converse(pgconn: PGconn, server: str, timeout_seconds: float) -> SourceError | None:
-    """PQconnectPoll until it is done; the error if it came to nothing."""
-    deadline = time.monotonic() + timeout_seconds
-    status = PollingStatus.WRITING
-    while status != PollingStatus.OK:
-        if pgconn.status == pq.ConnStatus.BAD or status == PollingStatus.FAILED:
-            return _refusal(pgconn, server)
-        if not await _ready(pgconn.socket, writing=status == PollingStatus.WRITING, deadline=deadline):
-            return SourceUnavailable(
-                f"can't connect to {server}: no answer within {timeout_seconds:g} seconds",
-                remedy="check the host and the port in source.dsn, and the firewall between",
-            )
-        status = PollingStatus(pgconn.connect_poll())
-    return None
-
-
-async def _ready(fd: int, *, writing: bool, deadline: float) -> bool:
-    """Whether the socket was ready before the deadline. libpq may use another one at its next step."""
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[bool] = loop.create_future()
-
-    def settle(*, in_time: bool) -> None:
-        if not ready.done():
-            ready.set_result(in_time)
-
-    add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
-    timer = loop.call_later(max(deadline - time.monotonic(), 0), lambda: settle(in_time=False))
-    add(fd, lambda: settle(in_time=True))
-    try:
-        return await ready
-    finally:
-        remove(fd)
-        timer.cancel()
-
-
-def _refusal(pgconn: PGconn, server: str) -> SourceError:
-    text = pgconn.get_error_message()
-    coded = list(_CODED.finditer(text))
-    if coded:
-        # With sslmode=prefer there may be two, the first for TLS and the second for plain text.
-        return failure.while_connecting(server, coded[-1]["code"], coded[-1]["said"])
-    if pgconn.needs_password:
-        return failure.while_connecting(server, "28P01", "it asks for a password, and source.dsn has none")
-    return failure.while_connecting(server, None, _PREFIX.sub("", text))
-
-
-def _describe(parameters: Mapping[str, str]) -> str:
-    """The server, database and user, as far as they can be shown."""
-    known = {**dsns.environment(), **parameters}
-    host = known.get("host") or known.get("hostaddr") or ""
-    place = "the server"
-    if host and _PLAIN_HOST.fullmatch(host.replace(",", "")):
-        place = f"{host}, port {known.get('port', '5432')}"
-    user, database = known.get("user", ""), known.get("dbname") or known.get("user", "")
-    return f'{place} (database "{database}", user "{user}")'
-
-
-def _positive(text: str) -> float:
-    try:
-        return max(float(text or 0), 0.0)
-    except ValueError:
-        return 0.0
-
-
 def _is_unix(fd: int) -> bool:
     """Whether a connected socket is a unix socket, however the DSN came to name it."""
     if not hasattr(socket, "AF_UNIX"):
@@ -457,57 +338,13 @@ def _text(result: PGresult, row: int, column: int) -> str | None:
     return None if value is None else value.decode("utf-8", "replace")
 
 
-def _load_libpq() -> ctypes.CDLL | None:
-    """
-    The libpq that psycopg uses, for the calls that psycopg has no wrapper for; it gives out `pgconn_ptr` for that.
-
-    A library's handle finds the symbols of what it was linked to, hence the detour by psycopg's own extension module.
-    The implementation in Python is made of ctypes itself, and has the library at hand.
-    """
-    module = sys.modules[pq.PGconn.__module__]
-    loaded: ctypes.CDLL | None = getattr(getattr(module, "impl", None), "pq", None)
-    try:
-        return loaded or ctypes.CDLL(module.__file__)
-    except OSError:
-        return None
-
-
-_libpq = _load_libpq()
-
-
-def _address(function: str) -> int:
-    """Of a function in that library; 0 where it can't be found."""
-    found = getattr(_libpq, function, None)
-    return (found and ctypes.cast(found, ctypes.c_void_p).value) or 0
-
-
-def _load_set_verbosity() -> Callable[[int, int], object] | None:
-    """
-    PQsetErrorVerbosity: while connecting, libpq keeps the SQLSTATE to itself, unless told to put it into the message.
-
-    Without it nothing breaks, but a wrong password is a failure like any other, and tried again.
-    """
-    address = _address("PQsetErrorVerbosity")
-    prototype = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
-    return prototype(address) if address else None
-
-
-_set_libpq_verbosity = _load_set_verbosity()
-
-
-def _set_verbosity(pgconn: PGconn, verbosity: int) -> None:
-    pointer: int | None = getattr(pgconn, "pgconn_ptr", None)
-    if _set_libpq_verbosity is not None and pointer:
-        _set_libpq_verbosity(pointer, verbosity)
-
-
 def _load_copy_data() -> CopyData | None:
     """The compiled way to take messages; None where it was not built, or is not wanted."""
     try:
         from bridge.source._copydata import CopyData  # noqa: PLC0415 - it may not have been built
     except ImportError:
         return None
-    get_copy_data, free_memory = _address("PQgetCopyData"), _address("PQfreemem")
+    get_copy_data, free_memory = address_of("PQgetCopyData"), address_of("PQfreemem")
     if not (native.ALLOWED and get_copy_data and free_memory and hasattr(pq.PGconn, "pgconn_ptr")):
         return None
     return CopyData(get_copy_data, free_memory)
