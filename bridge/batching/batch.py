@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from bridge.change import Event
 
@@ -83,6 +83,22 @@ def bisect(batch: Batch) -> list[Batch]:
         half = left if len(left) < len(batch.events) / 2 and group is not groups[-1] else right
         half.extend(group)
     return [part_of(batch, sorted(half, key=_id)) for half in (left, right)]
+
+
+def single_out(batch: Batch, random: Callable[[], float]) -> list[Batch]:
+    """
+    Divide a batch into one event, first in the list, and what is left, if anything is.
+
+    It is the first event of one of its keys, any of them. Later events of that key are to follow it.
+    """
+    if len(batch.events) == 1:
+        return [batch]
+    # What follows a batch may share keys with all of it: only its first event is sure to be first.
+    groups = events_by_key(batch.events) if batch.then is None else [batch.events]
+    first, *later = groups.pop(int(random() * len(groups)))
+    then = part_of(batch, later, then=batch.then) if later else batch.then
+    rest = sorted((event for group in groups for event in group), key=_id)
+    return [part_of(batch, [first], then=then), *([part_of(batch, rest)] if rest else [])]
 
 
 def part_of(batch: Batch, events: Sequence[Event], *, then: Batch | None = None) -> Batch:

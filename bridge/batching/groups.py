@@ -9,6 +9,7 @@ from itertools import groupby
 from bridge.batching.batch import Batch, events_by_key, part_of
 from bridge.batching.lanes import Window
 from bridge.change import Event
+from bridge.errors import InvariantBroken
 
 _WIDER = 10
 _WIDEST = 10_000
@@ -34,8 +35,16 @@ class Grouping:
         The events of a fresh batch as batches that hold one group each, within the limits.
 
         Changes of one key stay together. Where they belong to several groups, as when a row changes hands, or are above
-        the limits, they become a chain, in which each batch waits for the one before it.
+        the limits, they become a chain, in which each batch waits for the one before it. A batch of one event keeps
+        what follows it.
+
+        Raises:
+            InvariantBroken: something follows a batch of several events: nobody knows which of them.
         """
+        if len(batch.events) == 1:
+            return [_part(batch, batch.events, self.group_of(batch.events[0]), then=batch.then)]
+        if batch.then is not None:
+            raise InvariantBroken(f"{batch!r} was to be divided by groups with a batch behind it")
         groups = {event.id: self.group_of(event) for event in batch.events}
         pieces: dict[str | None, list[_Piece]] = {}
         parts: list[Batch] = []

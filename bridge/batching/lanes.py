@@ -26,12 +26,12 @@ import heapq
 import math
 import operator
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final
 
-from bridge.batching.batch import Batch
+from bridge.batching.batch import Batch, single_out
 from bridge.change import Event
 from bridge.errors import InvariantBroken
 
@@ -42,6 +42,10 @@ _AT_ONCE = -math.inf
 Lane = list[Event] | deque[Event]
 SHORT_LANE: Final = 16
 """Up to here a lane is a list: an empty deque takes 600 bytes, and there may be as many lanes as there are keys."""
+_PROBE_SPREAD: Final = 10
+"""Fresh batches that every probe may choose from as well."""
+_YOUNGEST_SHARE: Final = 0.5
+"""Of the probes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,43 @@ class Lanes:
             self._retried_last = False
             return batch
         return self._take_retry() if retry_due else None
+
+    def take_probe(self, now: float, random: Callable[[], float]) -> Batch | None:
+        """
+        One event from anywhere among those that may be sent now, or None. The caller owes a `finish` or `retry` for it.
+
+        What has waited longest may be what is bad, and tells nothing about its target then. So it is from the youngest
+        batch, or as often from any.
+
+        Args:
+            now: the monotonic time.
+            random: answers a number in [0, 1).
+        """
+        for _ in range(_PROBE_SPREAD):
+            fresh = None
+            if not self._barrier and (self._ready or self._closed(now)):
+                fresh = self._gather()
+            if fresh is None:
+                break
+            self._flying.remove(fresh)
+            self._back_off(fresh, now)
+        backing_off = self._backing_off
+        due = [place for place, (not_before, _, _) in enumerate(backing_off) if not_before <= now]
+        if not due:
+            return None
+        if backing_off[0][0] == _AT_ONCE:
+            chosen = 0
+        elif random() < _YOUNGEST_SHARE:
+            chosen = max(due, key=lambda place: backing_off[place][1])
+        else:
+            chosen = due[int(random() * len(due))]
+        batch = backing_off.pop(chosen)[2]
+        heapq.heapify(backing_off)
+        probe, *rest = single_out(batch, random)
+        for part in rest:
+            self._back_off(part, now)
+        self._flying.add(probe)
+        return probe
 
     def wake_at(self) -> float | None:
         """Monotonic time from which `take` may return what it does not return now; None: not by waiting alone."""

@@ -3,8 +3,9 @@ The circuit breaker of one trigger: is it the record that is bad, or is the targ
 
     closed ──too many calls failed, of more than one record──▶ open ──a call succeeded──▶ closed
 
-*Open* means that the target is down: one call at a time probes it, after pauses that grow, and no record is charged.
-Failures since the target's last success are then no record's fault, so their charges are taken back as well.
+*Open* means that the target is down: one event at a time probes it, any of those that may be sent, after pauses that
+grow, and no record is charged. Failures since the target's last success are then no record's fault, so their charges
+are taken back as well.
 
 A trigger that has spent a record's attempts can't know yet whether the circuit is about to open. So the record is not
 given up at once but *doubted*: it makes room for others, unsettled, until one of these comes first:
@@ -18,9 +19,18 @@ they took: the successes of a busy trigger's last minute would otherwise outweig
 trigger never makes that many calls within the window. So of a target that is down for a day, a trigger with an event an
 hour makes dead letters of no more records than it takes to make up the minimum of calls.
 
-Some failures say nothing about the target, because a record explains them: those that all had one record in common,
-however many calls its isolation took, and those of a record that had failed before others succeeded. A call that never
-reached the target is explained by no record.
+Some failures say nothing about the target, because a record explains them:
+
+- those that all had one record in common, however many calls its isolation took;
+- those of a record that had failed before others succeeded, and was charged for it; where the circuit opened meanwhile
+  and took the charge back, of one that has failed alone before, between and after `_TELLING_SUCCESSES` of others;
+- those of batches that fail for the first time, once a probe has succeeded as one event, until a batch of several has:
+  so many bad records stand side by side, perhaps, that each batch holds one, and dividing them has to come first;
+- refusals (another 4xx), as long as the target has accepted anything within the window, or has only been called for so
+  long: thousands of rows that a handler refuses, from one COPY, are dead letters at once, and only a target that goes
+  on refusing everything counts as down.
+
+A call that never reached the target is explained by no record.
 """
 
 from __future__ import annotations
@@ -34,18 +44,21 @@ from types import MappingProxyType
 from typing import Final
 
 from bridge.change import Event
-from bridge.delivery.decide import Charge, GivenUp
+from bridge.delivery.decide import Charge, Condition, GivenUp
 from bridge.delivery.outcome import Accepted, Delivered, Failed, Outcome, Partial, Rejected
 from bridge.delivery.retry import clamp_retry_after
 
 FIRST_PROBE_SECONDS: Final = 1.0
 LONGEST_PROBE_SECONDS: Final = 60.0
+_TELLING_SUCCESSES: Final = 2
+_MOST_LONERS: Final = 10_000
+"""Events whose failures are remembered, so that memory is bounded."""
 _SLICES: Final = 60
 """Calls are counted in this many slices of the window, not one by one: a fast trigger makes thousands a second."""
 
 NOTHING_CHARGED: Final[Mapping[bytes, Charge]] = MappingProxyType({})
 
-REMEDY: Final = "mend the target; it is probed with one batch at a time, and no attempt is charged meanwhile"
+REMEDY: Final = "mend the target; it is probed with one event at a time, and no attempt is charged meanwhile"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +114,17 @@ class Circuit:
         self._run = 0  # failed calls since the last that succeeded
         self._suspects: frozenset[bytes] | None = None  # the events that all of them had in common
         self._alive_at = -math.inf
+        self._first_at: float | None = None  # when the first call began
         self._armed = True
+        self._crowded = False  # a probe has succeeded, and no batch of several events yet
         self._reason: str | None = None
         self._opened_now = 0.0
         self._probes = 0
         self._probe_now = 0.0
         self._doubted: dict[bytes, GivenUp] = {}
+        self._success = 0  # number of the target's last
+        # Events that failed alone: (number of the success before the last time, successes between all the times).
+        self._loners: dict[bytes, tuple[int, int]] = {}
 
     # -- what a caller may see ----------------------------------------------------------------------------------------
 
@@ -160,16 +178,25 @@ class Circuit:
             began: the same on the monotonic clock.
             now: the monotonic time.
         """
+        if self._first_at is None:
+            self._first_at = began_at
         sign = sign_of(outcome, len(events))
         if sign is Sign.WORKS:
             self._alive_at = max(self._alive_at, began_at)
+            self._success += 1
+            if self._loners:
+                self._forget(events)
             self._end_run()
             self._armed = True
             if self.is_open:
                 self._close()
+                self._crowded = len(events) == 1
                 return Turn.CLOSED
+            self._crowded = self._crowded and len(events) == 1
             self._count(now, failed=False)
             return Turn.NONE
+        if len(events) == 1 and sign is Sign.FAILS and not getattr(outcome, "unsent", False):
+            self._note_loner(events[0].id)
         if self.is_open:
             # What was in flight when it opened was no probe, and says nothing new.
             if began >= self._opened_now:
@@ -177,7 +204,9 @@ class Circuit:
                 self._next_probe(outcome, now)
             return Turn.NONE
         unsent = isinstance(outcome, Failed) and outcome.unsent
-        if sign is Sign.NOTHING or (not unsent and self._explains(events, charges)):
+        if sign is Sign.NOTHING or (isinstance(outcome, Rejected) and self._accepts(began_at)):
+            return Turn.NONE
+        if not unsent and self._explains(events, charges):
             return Turn.NONE
         self._count(now, failed=True)
         self._run += 1
@@ -207,6 +236,7 @@ class Circuit:
                 proved.append(record)
             else:
                 self._doubted[record.event.id] = record
+        self._forget(record.event for record in proved)
         return proved
 
     def settle_doubts(self, *, idle: bool) -> list[GivenUp]:
@@ -216,6 +246,7 @@ class Circuit:
         over = [record for record in self._doubted.values() if idle or self._is_proved(record)]
         for record in over:
             del self._doubted[record.event.id]
+        self._forget(record.event for record in over)
         return over
 
     def take_back(self) -> list[GivenUp]:
@@ -229,12 +260,41 @@ class Circuit:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _explains(self, events: Sequence[Event], charges: Mapping[bytes, Charge]) -> bool:
-        """Whether one of the events had failed before the target's last success, and may well be why this call did."""
+        """Whether a record may well be why this call failed: one that failed before the target's last success did."""
         known = [charges[event.id] for event in events if event.id in charges] if charges else ()
+        if self._crowded and len(events) > 1 and not known:
+            return True
+        if any(self._is_telling(event.id) for event in events):
+            return True
         return any(self._alive_at > charge.first_failed_at for charge in known)
 
+    def _accepts(self, at: float) -> bool:
+        """Whether the target accepted something within the window before then, or was first called in it."""
+        first_at = math.inf if self._first_at is None else self._first_at
+        return at - max(self._alive_at, first_at) <= self._limits.window_seconds
+
     def _is_proved(self, record: GivenUp) -> bool:
-        return record.certain or not self._armed or self._alive_at > record.charge.first_failed_at
+        failed_at = record.charge.first_failed_at
+        refused = record.condition is Condition.RECORD_REJECTED
+        return (
+            record.certain
+            or not self._armed
+            or self._alive_at > failed_at
+            or (refused and self._accepts(failed_at))
+            or self._is_telling(record.event.id)
+        )
+
+    def _note_loner(self, event_id: bytes) -> None:
+        success, between = self._loners.get(event_id, (self._success, 0))
+        if event_id in self._loners or len(self._loners) < _MOST_LONERS:
+            self._loners[event_id] = (self._success, between + (self._success > success))
+
+    def _is_telling(self, event_id: bytes) -> bool:
+        return event_id in self._loners and self._loners[event_id][1] >= _TELLING_SUCCESSES
+
+    def _forget(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self._loners.pop(event.id, None)
 
     def _judge(self, outcome: Outcome | None, now: float) -> Turn:
         limits = self._limits

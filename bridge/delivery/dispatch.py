@@ -351,7 +351,8 @@ class Dispatcher:
                 and self._gate.may_begin(now)
                 and now >= self._paused_until
             ):
-                batch = self._lanes.take(now)
+                lanes = self._lanes
+                batch = lanes.take_probe(now, random.random) if self._circuit.is_open else lanes.take(now)
                 if batch is None:
                     break
                 if not self.held.is_empty and not self._sift(batch, now):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,6 +10,7 @@ from bridge.batching.batch import Batch
 from bridge.batching.groups import by_group, wider
 from bridge.batching.lanes import Lanes, Window
 from bridge.change import Event, Position, Transaction
+from bridge.errors import InvariantBroken
 from bridge.lsn import LSN
 
 WINDOW = Window(batch_size=3, seconds=0.0, max_bytes=100, event_overhead_bytes=5)
@@ -53,6 +55,15 @@ def test_a_key_that_changes_groups_becomes_a_chain():
         [event(3, b"k", "b").id],
         [event(4, b"k", "a").id],
     ]
+
+
+def test_a_batch_of_one_event_keeps_what_follows_it_and_one_of_several_may_have_nothing_behind_it():
+    one, two, three = (event(number, b"k", "a") for number in range(3))
+    follower = Batch([three], 15)
+    (part,) = GROUPING.divide(Batch([one], 15, then=follower))
+    assert (part.group, chain_of(part)[1:]) == (("a",), [follower])
+    with pytest.raises(InvariantBroken):
+        GROUPING.divide(Batch([one, two], 30, then=follower))
 
 
 def test_divided_batches_go_before_anything_else_and_keep_their_keys():

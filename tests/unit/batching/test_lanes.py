@@ -152,6 +152,38 @@ def test_failing_batches_leave_turns_for_fresh_events():
     assert order in ([b"0", b"2", b"1", b"3"], [b"2", b"0", b"3", b"1"])
 
 
+def test_a_probe_is_one_event_that_may_be_any_but_the_first_of_its_key():
+    chosen = set()
+    for seed in range(300):
+        subject = lanes(batch_size=4)
+        subject.admit([event(n, b"%d" % (n % 15)) for n in range(30)], 0.0)
+        (one,) = subject.take_probe(0.0, random.Random(seed).random).events
+        chosen.add(one.transaction.commit_lsn - 1000)
+    assert chosen == set(range(15))
+
+
+def test_what_follows_a_probe_by_its_key_waits_for_it_and_nothing_else_does():
+    subject = lanes(batch_size=4)
+    subject.admit([event(n, b"%d" % (n % 2)) for n in range(8)], 0.0)
+    probe = subject.take_probe(0.0, lambda: 0.0)
+    assert [e.id for e in probe.events] == [event(0).id]
+    other = subject.take(0.0)
+    assert {e.key for e in other.events} == {b"1"}
+    subject.finish(probe, 0.0)
+    assert [e.id for e in subject.take(0.0).events] == [event(2).id]
+
+
+def test_with_everything_backing_off_there_is_nothing_to_probe_with_yet():
+    subject = lanes()
+    subject.admit([event(1)], 0.0)
+    batch = subject.take(0.0)
+    part = part_of(batch, batch.events)
+    part.not_before = 5.0
+    subject.retry(batch, [part])
+    assert subject.take_probe(4.0, random.random) is None
+    assert subject.take_probe(5.0, random.random) is not None
+
+
 def test_handing_back_a_batch_twice_is_a_bug_of_ours():
     subject = lanes()
     subject.admit([event(1)], 0.0)
@@ -205,10 +237,17 @@ def drive(seed: int, make=lanes, steps: int = 150) -> None:
             settled_ids.add(one.id)
             settled.append(one)
 
+    def take() -> Batch | None:
+        if rng.random() < 0.2:
+            probe = subject.take_probe(now, rng.random)
+            assert probe is None or len(probe.events) == 1
+            return probe
+        return subject.take(now)
+
     def step(*, calm: bool) -> None:
         nonlocal now
         now += rng.choice([0.0, 0.1, 1.0])
-        while len(flying) < parallel and (batch := subject.take(now)) is not None:
+        while len(flying) < parallel and (batch := take()) is not None:
             assert [e.id for e in batch.events] == sorted(e.id for e in batch.events)
             for other in flying:
                 assert not any(conflict(a, b) for a in batch.events for b in other.events), (

@@ -214,6 +214,29 @@ def test_failures_of_records_that_others_have_passed_by_say_nothing_about_the_ta
     assert Turn.OPENED in [bench.call(7.0, numbers=(number,), charges=fresh) for number in range(1, 30)]
 
 
+def test_after_a_probe_batches_that_fail_for_the_first_time_say_nothing_until_one_succeeds():
+    bench = Bench()
+    bench.calls(20, 0.0)
+    assert bench.call(1.0, Delivered(), (1,)) is Turn.CLOSED
+    pairs = [(number, number + 100) for number in range(2, 40)]
+    assert {bench.call(2.0, numbers=pair) for pair in pairs} == {Turn.NONE}
+    # Of one event each, or failing again, they do.
+    single = Bench()
+    single.calls(20, 0.0)
+    single.call(1.0, Delivered(), (1,))
+    assert Turn.OPENED in [single.call(2.0, numbers=(number,)) for number in range(2, 40)]
+    charges = {event(number).id: Charge(1, WALL + 1.5) for number in range(2, 40)}
+    assert Turn.OPENED in [bench.call(3.0, numbers=pair, charges=charges) for pair in pairs]
+
+
+def test_after_a_batch_has_succeeded_batches_count_again():
+    bench = Bench()
+    bench.calls(20, 0.0)
+    bench.call(1.0, Delivered(), (1,))
+    bench.call(1.0, Delivered(), (2, 3))
+    assert Turn.OPENED in [bench.call(2.0, numbers=(number, number + 100)) for number in range(2, 40)]
+
+
 def test_a_call_that_never_reached_the_target_is_explained_by_no_record():
     bench = Bench()
     suspects = {event(1).id: Charge(1, WALL - 1.0)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 
 import pytest
 from structlog.testing import capture_logs
@@ -18,7 +19,17 @@ from bridge.delivery.dispatch import Dispatcher
 from bridge.delivery.failure_record import Reporting
 from bridge.delivery.limits import Gate
 from bridge.delivery.loop_guard import LoopGuard
-from bridge.delivery.outcome import Busy, Delivered, Evidence, Failed, Misconfigured, Partial, Rejected, TooLarge
+from bridge.delivery.outcome import (
+    Busy,
+    Delivered,
+    Evidence,
+    Failed,
+    Misconfigured,
+    Outcome,
+    Partial,
+    Rejected,
+    TooLarge,
+)
 from bridge.lsn import LSN
 from bridge.testing import ManualClock, MemoryTarget
 from bridge.triggers.envelope import Envelope
@@ -242,13 +253,18 @@ class Outage:
         self.rig = Rig(clock=self.clock, **changes)
         self.down = True
         self.bad: set[str] = set()
+        self.refusal: Outcome = Failed(EVIDENCE)
+        self.successes_left = 0
+        """Calls that succeed although the target is down."""
         self.seen: list[list[str]] = []
         self.rig.target.deliver = self.deliver
 
     async def deliver(self, invocation):
         self.seen.append(list(invocation.ids))
-        if self.down or self.bad & set(invocation.ids):
-            return Failed(EVIDENCE)
+        if self.down and self.successes_left:
+            self.successes_left -= 1
+        elif self.down or self.bad & set(invocation.ids):
+            return self.refusal
         self.rig.target.delivered.extend(invocation.ids)
         return Delivered()
 
@@ -321,6 +337,48 @@ async def test_bad_records_among_good_ones_are_isolated_and_set_aside(key):
     assert set(outage.letters) == outage.bad
     assert len(outage.rig.target.delivered) == 196
     assert all(letter.attempts == 3 for letter in outage.dispatcher.letters)
+
+
+async def test_many_records_that_are_refused_side_by_side_do_not_pass_for_a_target_that_is_down():
+    outage = Outage(attempts=1, bisect=True, batch_size=50, parallel=10)
+    outage.refusal = Rejected(EVIDENCE)
+    events = [event(n, b"%d" % n) for n in range(2500)]
+    outage.bad = {each.id.decode() for each in events[:500]}
+    outage.down = False
+    outage.rig.admit(*events)
+    await outage.pass_time(60)
+    assert set(outage.letters) == outage.bad
+    assert len(outage.rig.target.delivered) == 2000
+
+
+@pytest.mark.parametrize("batch_size", [1, 50])
+async def test_many_records_that_fail_side_by_side_are_set_aside_though_little_else_succeeds(batch_size):
+    # As a process finds them that starts after the good ones among them were delivered.
+    random.seed(1)  # which events probe
+    outage = Outage(attempts=1, bisect=True, batch_size=batch_size, parallel=10)
+    events = [event(n, b"%d" % n) for n in range(400)]
+    outage.bad = {each.id.decode() for each in events[:100]}
+    outage.down = False
+    outage.rig.admit(*events[:100])
+    for good in events[100:]:
+        outage.rig.admit(good)
+        await outage.pass_time(5)
+    assert set(outage.letters) == outage.bad
+    assert len(outage.rig.target.delivered) == 300
+
+
+async def test_a_target_that_recovers_in_fits_and_starts_costs_no_record():
+    outage = Outage(attempts=3, bisect=True, batch_size=10, parallel=3)
+    events = [event(n, b"%d" % n) for n in range(300)]
+    outage.rig.admit(*events)
+    for _ in range(3):
+        await outage.pass_time(130)
+        outage.successes_left = 1
+    await outage.pass_time(300)
+    outage.down = False
+    await outage.pass_time(300)
+    assert outage.letters == []
+    assert len(outage.rig.target.delivered) == 300
 
 
 async def test_a_single_record_of_a_target_that_only_fails_becomes_a_dead_letter_as_configured():
