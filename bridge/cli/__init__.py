@@ -8,6 +8,7 @@ stderr; 2 for wrong usage; 130 for Ctrl-C; 141 for a closed pipe; 70 for a bug o
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import os
@@ -66,6 +67,15 @@ class LazyGroup(click.Group):
         command: click.Command = importlib.import_module(f"bridge.cli.{cmd_name}").command
         _add_common_options(command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, and name the command that was meant."""
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and (near := difflib.get_close_matches(args[0], known, n=1)):
+            ctx.fail(f"No such command '{args[0]}'; did you mean {near[0]}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -162,6 +172,8 @@ def _add_common_options(command: click.Command) -> None:
         return
     if any(parameter.name == "debug" for parameter in command.params):
         return
+    if command.epilog:
+        command.epilog = f"\b\n{command.epilog}"  # an example is there to be copied: click must not break its line
     command.params += [
         click.Option(
             ["--log-level"],

@@ -129,7 +129,7 @@ def list_letters(config: Path, choice: Choice, limit: int | None, as_json: bool)
     _run(work())
 
 
-@command.command(epilog="Example:  pgbridge dlq show 17 --json")
+@command.command(short_help="Show dead letters whole.", epilog="Example:  pgbridge dlq show 17 --json")
 @click.argument("ids", metavar="ID...", nargs=-1, required=True, type=click.IntRange(min=1))
 @json_option
 @config_option
@@ -154,7 +154,9 @@ def show(config: Path, ids: tuple[int, ...], as_json: bool) -> None:  # noqa: FB
     _run(work())
 
 
-@command.command(epilog="Example:  pgbridge dlq replay --trigger welcome-email --rate 50")
+@command.command(
+    short_help="Send dead letters again.", epilog="Example:  pgbridge dlq replay --trigger welcome-email --rate 50"
+)
 @choosing
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Most letters a second.  [default: no limit]")
 @json_option
@@ -188,7 +190,10 @@ def replay(context: click.Context, config: Path, choice: Choice, rate: float | N
         context.exit(1)
 
 
-@command.command(epilog="Example:  pgbridge dlq discard --trigger welcome-email --error 'HTTP 422' --yes")
+@command.command(
+    short_help="Delete dead letters for good.",
+    epilog="Example:  pgbridge dlq discard --trigger welcome-email --error 'HTTP 422' --yes",
+)
 @choosing
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before more than one letter is discarded.")
 @json_option
@@ -215,7 +220,9 @@ def discard(config: Path, choice: Choice, yes: bool, as_json: bool) -> None:  # 
         say(f"no dead letters to discard{_matching(choice)}")
 
 
-@command.command(epilog="Example:  pgbridge dlq export --since 3d > letters.jsonl")
+@command.command(
+    short_help="Write dead letters as JSON lines.", epilog="Example:  pgbridge dlq export --since 3d > letters.jsonl"
+)
 @choosing
 @config_option
 def export(config: Path, choice: Choice) -> None:

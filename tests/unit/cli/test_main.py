@@ -135,6 +135,26 @@ class TestHelp:
         assert result.exit_code == 0
         assert "Example" in result.output
 
+    @pytest.mark.parametrize("width", [40, 80])
+    def test_an_example_stands_on_one_line_to_be_copied(self, width):
+        result = CliRunner().invoke(main, ["tail", "--help"], terminal_width=width)
+        assert "pgbridge tail --table 'shop.*' --operations insert,update --limit 10" in result.output
+
+    def test_no_mark_of_the_formatter_is_shown(self):
+        for name in main.list_commands(click.Context(main)):
+            assert "\\b" not in CliRunner().invoke(main, [name, "--help"]).output, name
+
+    def test_what_each_command_about_dead_letters_does_is_said_whole(self):
+        commands = CliRunner().invoke(main, ["dlq", "--help"]).output.partition("Commands:")[2]
+        assert "replay" in commands
+        assert "..." not in commands
+
+    def test_a_misspelt_command_is_answered_with_the_one_that_was_meant(self):
+        result = CliRunner().invoke(main, ["chek"])
+        assert result.exit_code == 2
+        assert "No such command 'chek'; did you mean check?" in result.stderr
+        assert "did you mean" not in CliRunner().invoke(main, ["xyz"]).stderr
+
     @pytest.mark.parametrize("name", ["status", "tail", "event"])
     def test_each_option_names_its_environment_variable(self, name):
         command = main.get_command(click.Context(main), name)
