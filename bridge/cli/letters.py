@@ -41,12 +41,12 @@ def table_lines(letters: Sequence[DeadLetter], width: int | None) -> Iterator[st
         for row in rows:
             yield from _paragraph(row, width)
         return
-    for *row, error in table:
+    for row in table:
         cells = []
-        for index, (cell, column) in enumerate(zip(row, widths, strict=True)):
+        for index, (cell, column) in enumerate(zip(row[:-1], widths, strict=True)):
             room = " " * (column - cell_len(cell))
             cells.append(room + cell if index < _NUMBERS else cell + room)
-        first, *rest = [error] if width is None else textwrap.wrap(error, width - before) or [""]
+        first, *rest = [row[-1]] if width is None else textwrap.wrap(row[-1], width - before) or [""]
         yield f"{'  '.join(cells)}  {first}".rstrip()
         yield from (" " * before + line for line in rest)
 
