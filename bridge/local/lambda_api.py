@@ -14,12 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import importlib.util
-import json
 import os
-import re
-import secrets
 import shutil
 import tempfile
 import uuid
@@ -39,16 +35,19 @@ from bridge.local import lifeline
 from bridge.local.function_pool import Function, FunctionPool, describe_code, unpack_code
 from bridge.local.function_process import LogSink, Result
 from bridge.local.lambda_errors import REQUEST_ID, Refused, as_aws
+from bridge.local.lambda_requests import (
+    check_enum,
+    check_payload,
+    new_trace_id,
+    read_client_context,
+    read_function,
+)
 from bridge.local.runtime_api import Call
 from bridge.local.template import ACCOUNT_ID, DEFAULT_REGION, FunctionSpec
 
 _T = TypeVar("_T")
 
 LATEST = "$LATEST"
-
-# Lambda quotas, "Function configuration, deployment, and execution": invocation payload.
-MAX_SYNC_REQUEST_BYTES = 6 * 1024 * 1024
-MAX_ASYNC_REQUEST_BYTES = 1024 * 1024
 
 # Nothing that is larger is read to its end just to be refused.
 _MAX_READ_BYTES = 64 * 1024 * 1024
@@ -60,10 +59,6 @@ ASYNC_RETRY_SECONDS = (60.0, 120.0)
 _THROTTLE_LEAST_SECONDS = 1.0
 _THROTTLE_MOST_SECONDS = 300.0
 
-_FUNCTION = re.compile(
-    r"(?:arn:aws[a-z-]*:lambda:)?(?:[a-z]{2}(?:-[a-z]+)+-\d:)?(?:\d{12}:)?(?:function:)?"
-    r"(?P<name>[a-zA-Z0-9_-]{1,64})(?::(?P<qualifier>\$LATEST|[a-zA-Z0-9_-]{1,128}))?"
-)
 _INVOCATION_TYPES = ("Event", "RequestResponse", "DryRun")
 _LOG_TYPES = ("None", "Tail")
 
@@ -256,22 +251,18 @@ class LocalLambda:
         function, qualifier = self._find(request)
         invocation_type = request.headers.get("X-Amz-Invocation-Type", "RequestResponse")
         log_type = request.headers.get("X-Amz-Log-Type", "None")
-        _check_enum("invocationType", invocation_type, _INVOCATION_TYPES)
-        _check_enum("logType", log_type, _LOG_TYPES)
-        client_context = _client_context(request.headers.get("X-Amz-Client-Context"))
+        check_enum("invocationType", invocation_type, _INVOCATION_TYPES)
+        check_enum("logType", log_type, _LOG_TYPES)
+        client_context = read_client_context(request.headers.get("X-Amz-Client-Context"))
         body = await request.read()
-        limit = MAX_ASYNC_REQUEST_BYTES if invocation_type == "Event" else MAX_SYNC_REQUEST_BYTES
-        if len(body) > limit:
-            message = f"{len(body)} byte payload is too large for the {invocation_type} invocation type"
-            raise Refused(413, "RequestTooLargeException", f"{message} (limit {limit} bytes)")
-        _check_json(body)
+        check_payload(body, invocation_type)
         if invocation_type == "DryRun":
             return web.Response(status=204)
         call = Call(
             request_id=REQUEST_ID.get(),
             body=body or b"{}",
             function_arn=self._arn(function, qualifier),
-            trace_id=_trace_id(request, self._clock),
+            trace_id=request.headers.get("X-Amzn-Trace-Id") or new_trace_id(self._clock),
             timeout_seconds=function.spec.timeout_seconds,
             client_context=client_context if invocation_type == "RequestResponse" else None,
             tenant_id=request.headers.get("X-Amz-Tenant-Id"),
@@ -403,23 +394,7 @@ class LocalLambda:
 
     def _find(self, request: web.Request) -> tuple[Function, str | None]:
         """The function that a request names, and the qualifier, from the path or from the query."""
-        text = request.match_info["function"]
-        match = _FUNCTION.fullmatch(text)
-        if match is None:
-            raise Refused(
-                400,
-                "ValidationException",
-                f"1 validation error detected: Value '{text}' at 'functionName' failed to satisfy constraint: "
-                f"Member must satisfy regular expression pattern: {_FUNCTION.pattern}",
-            )
-        name, in_name = match.group("name"), match.group("qualifier")
-        qualifier = request.query.get("Qualifier") or in_name
-        if in_name is not None and in_name != qualifier:
-            raise Refused(
-                400,
-                "InvalidParameterValueException",
-                "The derived qualifier from the function name does not match the specified qualifier.",
-            )
+        name, qualifier = read_function(request.match_info["function"], request.query.get("Qualifier"))
         function = self._functions.get(name)
         if function is None or (
             qualifier is not None and qualifier not in function.pools and qualifier != function.spec.alias
@@ -438,65 +413,3 @@ def _version(function: Function, qualifier: str | None) -> str:
     if qualifier is None:
         return LATEST
     return "1" if qualifier == function.spec.alias else qualifier
-
-
-def _check_enum(member: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise Refused(
-            400,
-            "ValidationException",
-            f"1 validation error detected: Value '{value}' at '{member}' failed to satisfy constraint: "
-            f"Member must satisfy enum value set: [{', '.join(allowed)}]",
-        )
-
-
-def _check_json(body: bytes) -> None:
-    if not body:
-        return
-    try:
-        orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        if _is_lenient_json(body):
-            return
-        raise Refused(
-            400,
-            "InvalidRequestContentException",
-            f"Could not parse request body into json: Could not parse payload into json: {error.msg}\n at [Source: "
-            "REDACTED (`StreamReadFeature.INCLUDE_SOURCE_IN_LOCATION` disabled); "
-            f"line: {error.lineno}, column: {error.colno}]",
-        ) from None
-
-
-def _is_lenient_json(body: bytes) -> bool:
-    """Lambda takes lone surrogates and numbers beyond floats, as PostgreSQL's json type does; orjson doesn't."""
-    try:
-        json.loads(body, parse_int=str, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _refuse_constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _client_context(header: str | None) -> str | None:
-    if header is None:
-        return None
-    try:
-        text = base64.b64decode(header, validate=True)
-        valid = isinstance(orjson.loads(text), dict)
-    except (binascii.Error, orjson.JSONDecodeError):
-        valid = False
-    if not valid:
-        message = "Client context must be a valid Base64-encoded JSON object."
-        raise Refused(400, "InvalidRequestContentException", message, kind=None)
-    # A header of the Runtime API: on one line.
-    return orjson.dumps(orjson.loads(text)).decode()
-
-
-def _trace_id(request: web.Request, clock: Clock) -> str:
-    given = request.headers.get("X-Amzn-Trace-Id")
-    if given:
-        return given
-    return f"Root=1-{int(clock.now()):08x}-{secrets.token_hex(12)};Parent={secrets.token_hex(8)};Sampled=0"
