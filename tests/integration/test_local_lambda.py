@@ -187,12 +187,14 @@ def test_calls_at_the_same_time_have_a_process_each_up_to_the_limit(make_served,
     threads = in_threads(*[lambda: results.append(served.result(hold.event))] * 6)
     first = {hold.running()[1] for _ in range(3)}
     assert len(first) == 3
-    hold.release(3)
-    then = {hold.running()[1] for _ in range(3)}
+    then = set()
+    for _ in range(3):
+        hold.release()  # one at a time: of several, a call that has just begun might take what was meant for another
+        then.add(hold.running()[1])
     hold.release(3)
     for thread in threads:
         thread.join()
-    assert then == first, "the calls that waited reuse the processes"
+    assert then <= first, "the calls that waited reuse the processes"
     assert len(results) == 6
 
 
