@@ -330,7 +330,12 @@ class EmbeddedPostgres:
                 return
             code = self._process.returncode
             self._ended()
-            if self._wanted_port is not None or not _port_taken(self._port):
+            if self._wanted_port is not None and _port_taken(self._wanted_port):
+                raise TargetError(
+                    f"port {self._wanted_port} of 127.0.0.1 is taken",
+                    remedy="end what listens there, or name another port",
+                )
+            if not _port_taken(self._port):
                 raise TargetError(f"PostgreSQL ended with code {code} while starting: {self.log_tail()}")
             self._port = None
         raise TargetError("PostgreSQL found every free port taken by the time it started")

@@ -144,12 +144,14 @@ def test_a_setting_that_does_not_exist_shows_the_log_and_leaves_nothing(tmp_path
     assert not any(folder.exists() for folder in folders)
 
 
-def test_a_port_that_is_taken_shows_the_log():
+def test_a_port_that_is_taken_is_said_in_one_sentence():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(TargetError, match="could not create any TCP/IP sockets"):
-            EmbeddedPostgres(port=taken.getsockname()[1]).start()
+        port = taken.getsockname()[1]
+        with pytest.raises(TargetError) as refused:
+            EmbeddedPostgres(port=port).start()
+        assert str(refused.value) == f"port {port} of 127.0.0.1 is taken; end what listens there, or name another port"
 
 
 def test_a_folder_without_a_server_is_refused(tmp_path):
