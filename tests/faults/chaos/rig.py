@@ -79,6 +79,10 @@ WANTED = {
     "singles": frozenset({"chaos.account"}),
 }
 
+MOST_UNCONFIRMED_BYTES = 8 << 20
+MOST_PARKED_ROWS = 10_000
+"""The load waits above these: about as many changes are in so much WAL."""
+
 POLL_SECONDS = 0.02
 CHECKPOINT = "SELECT commit_lsn - '0/0'::pg_lsn, ordinal FROM pgbridge.checkpoints WHERE trigger = %s"
 
@@ -145,7 +149,17 @@ class Rig:
         self.arrivals = Arrivals(self.ledger)
         self.truth = Truth(self.dsn, f"{self.name}_truth")
         self.watch = Watch(self.dsn, self.name, self.ledger)
-        self.workload = workload.Workload(self.dsn, server.bin / "pgbench", folder, seed=seed, rate=rate, poison=poison)
+        self.workload = workload.Workload(
+            self.dsn,
+            server.bin / "pgbench",
+            folder,
+            seed=seed,
+            rate=rate,
+            poison=poison,
+            has_enough=lambda: (
+                self.watch.unconfirmed_bytes > MOST_UNCONFIRMED_BYTES or self.watch.parked > MOST_PARKED_ROWS
+            ),
+        )
         self.source = self.store = FaultProxy(server.port)
         self.target = FaultProxy(0)
         self.processes: list[asyncio.subprocess.Process] = []

@@ -16,7 +16,8 @@ PAUSE_SECONDS = 0.04
 # First the position; then the backlog, the letters and the ledger, in the order in which changes move on. What was
 # confirmed must be in one of them.
 LOOK = """
-SELECT s.confirmed_flush_lsn - '0/0'::pg_lsn, coalesce(p.confirmed_lsn - '0/0'::pg_lsn, 0), coalesce(p.epoch, 0)
+SELECT s.confirmed_flush_lsn - '0/0'::pg_lsn, coalesce(p.confirmed_lsn - '0/0'::pg_lsn, 0), coalesce(p.epoch, 0),
+       pg_current_wal_insert_lsn() - s.confirmed_flush_lsn
 FROM pg_replication_slots s LEFT JOIN pgbridge.slots p ON p.slot = s.slot_name
 WHERE s.slot_name = %s
 """
@@ -40,6 +41,10 @@ class Watch:
         self.confirmed_lsn = 0
         """Where the slot stood when it was last looked at."""
         self._passed_lsn = 0
+        self.unconfirmed_bytes = 0
+        """Of WAL, when it was last looked at."""
+        self.parked = 0
+        """Rows of the backlog, then."""
 
     def start(self) -> None:
         self._task = asyncio.create_task(asyncio.to_thread(self._watch))
@@ -69,8 +74,9 @@ class Watch:
         row = connection.execute(LOOK, (self._slot,)).fetchone()
         if row is None or row[0] is None:
             return
-        self.confirmed_lsn = int(row[0])
+        self.confirmed_lsn, self.unconfirmed_bytes = int(row[0]), int(row[3])
         rows = set(connection.execute(BACKLOG).fetchall())
+        self.parked = len(rows)
         if not rows:
             self._passed_lsn = self.confirmed_lsn
         parked = rows - self._parked

@@ -3,7 +3,8 @@ What is committed while things go wrong.
 
 Most of it is pgbench, 16 clients of it: C is cheap, and so many writers put commit records directly behind each other.
 What pgbench can't do (COPY, commits one after the other on purpose) is done by connections of our own. A server that
-goes away ends them; they begin again until they are told to stop.
+goes away ends them; they begin again until they are told to stop. While too much of what they committed is still to be
+delivered they wait, as users of a slow machine would: else a run on one never ends.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,9 @@ import psycopg
 WRITERS = 16
 ACCOUNTS = 40
 COPY_ROWS = 500
+LATE_MILLISECONDS = 200
+"""What pgbench could not begin within this of its time, it leaves out."""
+PAUSE_SECONDS = 0.1
 
 TABLES = ("account", "item", "renamed", "bulk", "journal", "probe")
 SCHEMA = """
@@ -96,14 +101,27 @@ class Workload:
         seed: of what it does; what is committed hangs on the clock as well.
         rate: transactions of pgbench a second.
         poison: some rows that the receiver refuses for good.
+        has_enough: whether too much is still to be delivered.
     """
 
-    def __init__(self, dsn: str, pgbench: Path, folder: Path, *, seed: int, rate: int, poison: bool = False) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        pgbench: Path,
+        folder: Path,
+        *,
+        seed: int,
+        rate: int,
+        poison: bool = False,
+        has_enough: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._dsn = dsn
+        self._has_enough = has_enough
         self._random = random.Random(seed)
         self._folder = folder
         self._scripts = {**SCRIPTS, "poison": (1, POISON)} if poison else SCRIPTS
         self._command = [str(pgbench), "-n", "-c", str(WRITERS), "-j", "2", "-T", "3600", "-R", str(rate)]
+        self._command += ["-L", str(LATE_MILLISECONDS)]
         self._copy_pause_seconds = COPY_ROWS / rate  # as many rows by COPY as transactions of pgbench
         self._stop = threading.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -131,8 +149,12 @@ class Workload:
                 stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
             ended = asyncio.create_task(process.wait())
+            paused = False
             while not self._stop.is_set() and not ended.done():
-                await asyncio.wait([ended], timeout=0.1)
+                if self._has_enough() is not paused:
+                    paused = not paused
+                    process.send_signal(signal.SIGSTOP if paused else signal.SIGCONT)
+                await asyncio.wait([ended], timeout=PAUSE_SECONDS)
             if not ended.done():
                 process.kill()
             await ended
@@ -143,7 +165,9 @@ class Workload:
         while not self._stop.is_set():
             with contextlib.suppress(psycopg.OperationalError), psycopg.connect(self._dsn) as connection:
                 while not self._stop.is_set():
-                    work(connection)
+                    if not self._has_enough():
+                        work(connection)
+                    self._stop.wait(PAUSE_SECONDS)
             self._stop.wait(0.2)
 
     def _copy(self, connection: psycopg.Connection) -> None:
