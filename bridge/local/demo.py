@@ -57,6 +57,32 @@ triggers:
         signing: {{secrets: ["${{HOOK_SECRET}}"]}}
 """
 
+FUNCTION = FunctionSpec(
+    logical_id="WelcomeUser",
+    name=WELCOME,
+    handler="index.lambda_handler",
+    code=None,
+    inline="""\
+import os
+
+from bridge.handlers import process_changes
+
+
+def welcome(event):
+    name = event.record["name"].strip()
+    if not name and os.environ.get("WELCOME_ALLOW_MISSING_NAME") != "1":
+        raise ValueError(f"user {event.record['id']} has no name to be greeted by")
+    print(f"Hello {name or 'there'}")
+
+
+def lambda_handler(event, context):
+    return process_changes(event, welcome, context=context)
+""",
+    timeout_seconds=30,
+    alias="live",
+)
+"""`functions/welcome_user` in short, for where only the package is installed and there is no checkout."""
+
 SCHEMA = """
 CREATE TABLE users (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL, plan text NOT NULL);
 CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, user_id bigint NOT NULL,
@@ -73,19 +99,22 @@ class DemoFailed(BridgeError):
 class Demo:
     """
     Args:
-        template: the SAM template whose functions run.
+        template: the SAM template whose functions run; None for a function of our own.
         say: prints a line of the story.
         show: prints a command and what it wrote.
     """
 
-    def __init__(self, template: Path, *, say: Say, show: Callable[[str, str], None]) -> None:
+    def __init__(self, template: Path | None, *, say: Say, show: Callable[[str, str], None]) -> None:
         self._say = say
         self._show = show
-        self._functions = read_template(template).functions
+        self._functions = (FUNCTION,) if template is None else tuple(read_template(template).functions)
+        self._whose = (
+            "a function of the demo's own runs" if template is None else f"the functions of {template.name} run"
+        )
         if WELCOME not in {function.name for function in self._functions}:
             raise ConfigError(
                 f"{template} has no function {WELCOME!r}, which the demo invokes",
-                remedy="run the demo in a checkout of pgbridge, or name its template with --template",
+                remedy="name one that has, or leave --template (and PGBRIDGE_TEMPLATE) out",
             )
         self._folder = Path(tempfile.mkdtemp(prefix="pgbridge-demo-"))
         self._environment = {
@@ -124,7 +153,7 @@ class Demo:
             self._say(f"a webhook receiver that checks token and signature listens at {receiver.url}")
             await functions.start()
             self._environment["AWS_ENDPOINT_URL_LAMBDA"] = functions.endpoint_url
-            self._say(f"the functions of template.yaml run behind {functions.endpoint_url}")
+            self._say(f"{self._whose} behind {functions.endpoint_url}")
             admin_port = _free_port()
             self.configuration.write_text(
                 CONFIGURATION.format(dsn=self._dsn, admin_port=admin_port, receiver_url=receiver.url)
