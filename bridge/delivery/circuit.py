@@ -26,9 +26,9 @@ Some failures say nothing about the target, because a record explains them:
   and took the charge back, of one that has failed alone before, between and after `_TELLING_SUCCESSES` of others;
 - those of batches that fail for the first time, once a probe has succeeded as one event, until a batch of several has:
   so many bad records stand side by side, perhaps, that each batch holds one, and dividing them has to come first;
-- refusals (another 4xx), as long as the target has accepted anything within the window, or has only been called for so
-  long: thousands of rows that a handler refuses, from one COPY, are dead letters at once, and only a target that goes
-  on refusing everything counts as down.
+- refusals (another 4xx), if the target has accepted anything within the window before, or was first called in it, and
+  has not refused `_MOST_REFUSALS` times as many events one after the other as make up the minimum of calls: bad rows
+  side by side are dead letters at once, and only a target that goes on refusing everything counts as down.
 
 A call that never reached the target is explained by no record.
 """
@@ -51,6 +51,7 @@ from bridge.delivery.retry import clamp_retry_after
 FIRST_PROBE_SECONDS: Final = 1.0
 LONGEST_PROBE_SECONDS: Final = 60.0
 _TELLING_SUCCESSES: Final = 2
+_MOST_REFUSALS: Final = 10
 _MOST_LONERS: Final = 10_000
 """Events whose failures are remembered, so that memory is bounded."""
 _SLICES: Final = 60
@@ -115,6 +116,7 @@ class Circuit:
         self._suspects: frozenset[bytes] | None = None  # the events that all of them had in common
         self._alive_at = -math.inf
         self._first_at: float | None = None  # when the first call began
+        self._refusals = 0  # of single events, since the last success
         self._armed = True
         self._crowded = False  # a probe has succeeded, and no batch of several events yet
         self._reason: str | None = None
@@ -184,6 +186,7 @@ class Circuit:
         if sign is Sign.WORKS:
             self._alive_at = max(self._alive_at, began_at)
             self._success += 1
+            self._refusals = 0
             if self._loners:
                 self._forget(events)
             self._end_run()
@@ -197,6 +200,7 @@ class Circuit:
             return Turn.NONE
         if len(events) == 1 and sign is Sign.FAILS and not getattr(outcome, "unsent", False):
             self._note_loner(events[0].id)
+            self._refusals += isinstance(outcome, Rejected)
         if self.is_open:
             # What was in flight when it opened was no probe, and says nothing new.
             if began >= self._opened_now:
@@ -269,9 +273,10 @@ class Circuit:
         return any(self._alive_at > charge.first_failed_at for charge in known)
 
     def _accepts(self, at: float) -> bool:
-        """Whether the target accepted something within the window before then, or was first called in it."""
+        """Whether a refusal at that time is the record's fault."""
         first_at = math.inf if self._first_at is None else self._first_at
-        return at - max(self._alive_at, first_at) <= self._limits.window_seconds
+        lately = at - max(self._alive_at, first_at) <= self._limits.window_seconds
+        return lately and self._refusals <= _MOST_REFUSALS * self._limits.minimum_invocations
 
     def _is_proved(self, record: GivenUp) -> bool:
         failed_at = record.charge.first_failed_at

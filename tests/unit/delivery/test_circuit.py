@@ -8,7 +8,7 @@ import pytest
 
 from bridge.change import Event, Position, Transaction
 from bridge.delivery.circuit import Circuit, Limits, Sign, Turn, sign_of
-from bridge.delivery.decide import Charge, GivenUp
+from bridge.delivery.decide import Charge, Condition, GivenUp
 from bridge.delivery.outcome import (
     Accepted,
     Busy,
@@ -227,6 +227,44 @@ def test_after_a_probe_batches_that_fail_for_the_first_time_say_nothing_until_on
     assert Turn.OPENED in [single.call(2.0, numbers=(number,)) for number in range(2, 40)]
     charges = {event(number).id: Charge(1, WALL + 1.5) for number in range(2, 40)}
     assert Turn.OPENED in [bench.call(3.0, numbers=pair, charges=charges) for pair in pairs]
+
+
+REFUSED = Rejected(EVIDENCE)
+
+
+def refused(number: int, at: float) -> GivenUp:
+    return GivenUp(event(number), EVIDENCE, Charge(1, WALL + at), condition=Condition.RECORD_REJECTED)
+
+
+def test_what_a_target_refuses_that_accepts_others_is_given_up_at_once():
+    bench = Bench()
+    bench.call(0.0, Delivered())
+    assert {bench.call(59.0, REFUSED, (number,)) for number in range(100)} == {Turn.NONE}
+    record = refused(1, at=59.0)
+    assert bench.circuit.examine([record]) == [record]
+
+
+def test_so_is_what_is_refused_in_the_first_calls_of_all():
+    bench = Bench()
+    assert {bench.call(5.0, REFUSED, (number,)) for number in range(100)} == {Turn.NONE}
+    record = refused(1, at=5.0)
+    assert bench.circuit.examine([record]) == [record]
+
+
+def test_a_target_that_has_accepted_nothing_for_the_window_and_refuses_all_is_down():
+    bench = Bench()
+    bench.call(0.0, Delivered())
+    assert bench.call(61.0, REFUSED, (100,)) is Turn.NONE
+    assert bench.circuit.examine([refused(100, at=61.0)]) == []
+    assert Turn.OPENED in [bench.call(61.0, REFUSED, (number,)) for number in range(20)]
+
+
+def test_so_is_one_that_refuses_very_many_in_a_row():
+    bench = Bench()
+    bench.call(0.0, Delivered())
+    turns = [bench.call(1.0, REFUSED, (number,)) for number in range(300)]
+    # Ten times the minimum of calls, and then as many, with the success among them.
+    assert turns.index(Turn.OPENED) == 218
 
 
 def test_after_a_batch_has_succeeded_batches_count_again():
