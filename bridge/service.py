@@ -137,7 +137,7 @@ class Service:
             read_backlog=self._read_backlog,
             pause_changed=self._pause_changed,
         )
-        self._pauses = PauseKeeper(self.store, self._roster.dispatchers)
+        self._pauses = PauseKeeper(settings, self.store, self._roster.dispatchers)
         self._connection: ReplicationConnection | None = None
         self._catalog: catalog.CatalogReader | None = None
         self._pipeline: Pipeline | None = None

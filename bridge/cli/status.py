@@ -207,6 +207,8 @@ async def _triggers(settings: Settings, secrets: SecretResolver) -> tuple[tuple[
         checkpoint = None if checkpoints is None else checkpoints.get(name)
         backlog = None if backlogs is None else backlogs.get(name, BacklogSize(0, 0))
         pause = pauses.get(name) if trigger.enabled else None
+        if pause is not None and not pause.holds_for(trigger.target.fingerprint):
+            pause = None  # who starts next lifts it
         not_asked = TriggerState.UNKNOWN if pause is None else TriggerState.PAUSED
         statuses.append(
             TriggerStatus(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import ipaddress
+import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
@@ -409,3 +411,18 @@ class TargetSettings(Section):
         assert self.http is not None  # noqa: S101 - `_one_kind`
         parts = urlsplit(self.http.url)
         return f"{parts.scheme}://{parts.netloc}"
+
+    @property
+    def fingerprint(self) -> str:
+        """
+        The same for as long as the same function or endpoint is called, however: 32 hexadecimal digits.
+
+        A hash, for a URL may hold a secret; and how a call is proved, sent or waited for is not part of it.
+        """
+        if self.lambda_ is not None:
+            name = self.lambda_
+            parts = ["lambda", name.function_name, name.qualifier, name.region, name.endpoint_url]
+        else:
+            assert self.http is not None  # noqa: S101 - `_one_kind`
+            parts = ["http", self.http.url]
+        return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()

@@ -66,7 +66,8 @@ _MISCONFIGURED_STATUS: Final = {
     401: _AUTH_REMEDY,
     403: _AUTH_REMEDY,
     404: "check the path of the target's url",
-    410: "the endpoint wants no more deliveries; remove the trigger, or resume it by hand when the endpoint is back",
+    410: "the endpoint wants no more deliveries; remove the trigger, name another endpoint, or resume it by hand when "
+    "the endpoint is back",
 }
 _GONE: Final = 410
 

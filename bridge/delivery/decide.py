@@ -79,6 +79,8 @@ class Pause:
     reason: str
     remedy: str
     seconds: float | None
+    asked_by_target: bool = False
+    """The target wants to be left alone; another one has not said so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ def decide(
             )
         case Misconfigured(evidence, remedy, disable):
             probe = min(LONGEST_PROBE_SECONDS, FIRST_PROBE_SECONDS * 2.0 ** min(batch.attempt - 1, 16))
-            pause = Pause(evidence.error, remedy, None if disable else probe)
+            pause = Pause(evidence.error, remedy, None if disable else probe, asked_by_target=disable)
             return Decision(parts=[(_again(batch), 0.0)], pause=pause)
         case TooLarge(evidence) | Rejected(evidence):
             if len(batch.events) > 1:

@@ -316,9 +316,15 @@ class Dispatcher:
 
     # -- by hand -------------------------------------------------------------------------------------------------------
 
-    def pause(self, reason: str = "paused by an operator", remedy: str = "resume it when the cause is gone") -> None:
+    def pause(
+        self,
+        reason: str = "paused by an operator",
+        remedy: str = "resume it when the cause is gone",
+        *,
+        asked_by_target: bool = False,
+    ) -> None:
         """Send nothing until `resume`."""
-        self._hold(Pause(reason, remedy, None), by_hand=True)
+        self._hold(Pause(reason, remedy, None, asked_by_target=asked_by_target), by_hand=True)
 
     def resume(self) -> None:
         """Send again, whatever the pause was for."""

@@ -194,7 +194,7 @@ class MemoryStore:
         for trigger, pause in changes.items():
             self.tables.pauses.pop((slot, trigger), None)
             if pause is not None:
-                kept = KeptPause(storable(pause.reason), storable(pause.remedy))
+                kept = KeptPause(storable(pause.reason), storable(pause.remedy), pause.target)
                 self.tables.pauses[slot, trigger] = kept
 
     async def mark_reported(self, ids: Sequence[int]) -> None:

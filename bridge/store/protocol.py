@@ -130,6 +130,12 @@ class KeptPause:
 
     reason: str
     remedy: str
+    target: str | None = None
+    """The fingerprint of the target that asked for it; None where an operator did, or a guard."""
+
+    def holds_for(self, target: str) -> bool:
+        """Whether a trigger that calls this target has to wait: what another target asked for is none of its affair."""
+        return self.target is None or self.target == target
 
 
 NO_LETTER_KEYS: Final[Mapping[str, LetterKeys]] = {}

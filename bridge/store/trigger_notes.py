@@ -63,7 +63,7 @@ class TriggerNotes:
         async def work(connection: AsyncConnection[Any]) -> Mapping[str, KeptPause]:
             text = self._session.incoming
             rows = await (await connection.execute(self._statements["pauses"], {"slot": slot})).fetchall()
-            return {trigger: KeptPause(text(reason), text(remedy)) for trigger, reason, remedy in rows}
+            return {trigger: KeptPause(text(reason), text(remedy), target) for trigger, reason, remedy, target in rows}
 
         return await self._session.run(work)
 
@@ -80,8 +80,8 @@ class TriggerNotes:
                     if pause is None:
                         await cursor.execute(self._statements["drop_pause"], row)
                     else:
-                        row |= {"reason": text(pause.reason), "remedy": text(pause.remedy)}
-                        await cursor.execute(self._statements["keep_pause"], row)
+                        kept = {"reason": text(pause.reason), "remedy": text(pause.remedy), "target": pause.target}
+                        await cursor.execute(self._statements["keep_pause"], {**row, **kept})
                 return True
 
         if not await self._session.run(work):

@@ -85,6 +85,47 @@ async def test_after_410_a_restarted_process_sends_nothing_until_somebody_resume
         assert ids(await running.events(1, "hook")) == [3]
 
 
+def calling(url: str) -> dict[str, dict]:
+    """`TRIGGERS`, with another endpoint for one of them."""
+    target = {"http": {"url": url, "batch": True, "allow_plain_http": True}}
+    return {**TRIGGERS, "hook": {"target": target}}
+
+
+async def test_what_an_endpoint_asked_for_is_over_once_the_trigger_calls_another(database, run_service, store):
+    async with run_service(database, TRIGGERS, store=store()) as running:
+        running.targets["hook"].answer(GONE)
+        await running.execute(TABLE, "INSERT INTO t VALUES (1)")
+        await running.until(lambda: paused(running))
+    async with run_service(database, calling("http://127.0.0.1:9/moved"), store=store()) as running:
+        assert ids(await running.events(1, "hook")) == [1]
+        assert not paused(running)
+        assert await running.service._pauses.save()
+        assert await running.store.pauses(running.settings.source.slot) == {}
+    # Even the old one may be tried again, once nobody waits for it any more.
+    async with run_service(database, TRIGGERS, store=store()) as running:
+        assert not paused(running)
+
+
+async def test_what_an_endpoint_asked_for_holds_however_it_is_called(database, run_service, store):
+    async with run_service(database, TRIGGERS, store=store()) as running:
+        running.targets["hook"].answer(GONE)
+        await running.execute(TABLE, "INSERT INTO t VALUES (1)")
+        await running.until(lambda: paused(running))
+    same = {"http": {"url": "http://127.0.0.1:9/", "auth": {"bearer": "another"}, "timeout_in_seconds": 3}}
+    async with run_service(database, {**TRIGGERS, "hook": {"target": same}}, store=store()) as running:
+        assert paused(running)
+    # Restored and left alone, it is kept as it was.
+    async with run_service(database, calling("http://127.0.0.1:9/moved"), store=store()) as running:
+        assert not paused(running)
+
+
+async def test_an_operators_pause_holds_for_any_target(database, run_service, store):
+    async with run_service(database, TRIGGERS, store=store()) as running:
+        await running.service.pause_and_keep("hook")
+    async with run_service(database, calling("http://127.0.0.1:9/moved"), store=store()) as running:
+        assert paused(running)
+
+
 async def test_an_operators_pause_is_in_the_store_when_the_console_says_so(database, run_service, store):
     async with run_service(database, TRIGGERS, store=store()) as running:
         slot = running.settings.source.slot
@@ -177,7 +218,12 @@ async def test_status_says_so_while_no_process_runs(database, tmp_path):
     store = build_store(load(config, {}), SecretResolver())
     await store.migrate()
     await store.claim(SourceIdentity("pgbridge", "1", 1, "shop"))
-    await store.save_pauses({"hook": KeptPause("HTTP 410", "resume it")})
+    await store.save_pauses(
+        {
+            "hook": KeptPause("HTTP 410", "resume it"),
+            "other": KeptPause("HTTP 410", "resume it", target="another one's"),
+        }
+    )
     await store.close()
     asked = await asyncio.to_thread(CliRunner().invoke, main, ["status", "--json", "-c", str(config)])
     triggers = {trigger["name"]: trigger for trigger in json.loads(asked.stdout)["triggers"]}

@@ -18,9 +18,9 @@ from bridge.change import Event, Position, Transaction
 from bridge.errors import ConfigError, Disposition, InvariantBroken, StoreError, StoreMisconfigured
 from bridge.lsn import LSN
 from bridge.store import postgres, session
-from bridge.store.migrations import latest_version, migration_sql, migrations
+from bridge.store.migrations import latest_version, migration_sql, migrations, record_version, version_table
 from bridge.store.postgres import PostgresStore
-from bridge.store.protocol import BacklogSize, DeadLetter, LetterFilter, Parked, SourceIdentity
+from bridge.store.protocol import BacklogSize, DeadLetter, KeptPause, LetterFilter, Parked, SourceIdentity
 
 WHO = SourceIdentity("s", "7584208214917443585", 1, "shop")
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -120,6 +120,20 @@ class TestMigrations:
         admin.execute("DROP SCHEMA pgbridge CASCADE")
         with pytest.raises(StoreMisconfigured, match="run: pgbridge init"):
             await store.claim(WHO)
+
+    async def test_a_pause_kept_before_its_target_was_noted_holds_for_any(self, connect, admin):
+        admin.execute("CREATE SCHEMA pgbridge")
+        admin.execute(version_table("pgbridge"))
+        for migration in migrations():
+            if migration.name < "0006":
+                admin.execute(migration.statement("pgbridge"))
+                admin.execute(record_version("pgbridge", migration))
+        admin.execute("INSERT INTO pgbridge.pauses (slot, trigger, reason, remedy) VALUES ('s', 't', 'HTTP 410', 'r')")
+        store = connect()
+        assert (await store.migrate())[0] == "0006_pauses_by_target"
+        pause = (await store.pauses("s"))["t"]
+        assert pause == KeptPause("HTTP 410", "r")
+        assert pause.holds_for("any")
 
     async def test_a_schema_made_by_somebody_else_is_filled(self, connect, admin):
         admin.execute("CREATE SCHEMA pgbridge")

@@ -283,6 +283,9 @@ class TestPauses:
         gone = KeptPause("HTTP 410", "resume it when the endpoint is back")
         await claimed.save_pauses({"t": gone, "u": KeptPause("žluť 😀", "")})
         assert await claimed.pauses("s") == {"t": gone, "u": KeptPause("žluť 😀", "")}
+        by_target = KeptPause(gone.reason, gone.remedy, target="5a" * 16)
+        await claimed.save_pauses({"t": by_target})
+        assert (await claimed.pauses("s"))["t"] == by_target
         by_hand = KeptPause("paused by an operator", "resume it")
         await claimed.save_pauses({"t": by_hand, "u": None, "v": None})
         assert await claimed.pauses("s") == {"t": by_hand}

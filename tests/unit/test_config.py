@@ -245,6 +245,25 @@ triggers:
         target = parse(one_trigger(target="{lambda: {function_name: f, qualifier: 7}}"), {}).triggers["t"].target
         assert target.lambda_.qualifier == "7"
 
+    def test_a_target_is_known_by_what_it_names_and_not_by_how_it_is_called(self):
+        def fingerprint(target: str) -> str:
+            return parse(one_trigger(target=target), {}).triggers["t"].target.fingerprint
+
+        others = [
+            "{lambda: {function_name: f}}",
+            "{lambda: {function_name: g}}",
+            "{lambda: {function_name: f, qualifier: live}}",
+            "{lambda: {function_name: f, region: eu-west-1}}",
+            "{lambda: {function_name: f, endpoint_url: 'https://vpce.example/'}}",
+            "{http: {url: 'https://f/'}}",
+            "{http: {url: 'https://f/?token=s3cret'}}",
+        ]
+        fingerprints = [fingerprint(target) for target in others]
+        assert len(set(fingerprints)) == len(others)
+        assert all(re.fullmatch("[0-9a-f]{32}", each) for each in fingerprints)  # nothing of a URL
+        assert fingerprint("{lambda: {function_name: f, timeout_in_seconds: 9}}") == fingerprints[0]
+        assert fingerprint("{http: {url: 'https://f/', auth: {bearer: x}, batch: true}}") == fingerprints[5]
+
     @pytest.mark.parametrize("listen", ["null", "''", "off"])
     def test_the_admin_port_can_be_turned_off(self, listen):
         settings = parse(one_trigger() + f"admin: {{listen: {listen}}}", {})

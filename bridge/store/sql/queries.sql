@@ -166,15 +166,16 @@ ON CONFLICT (slot, trigger, item) DO UPDATE SET content = excluded.content
 
 
 -- pauses --
-SELECT trigger, reason, remedy FROM {schema}.pauses WHERE slot = %(slot)s
+SELECT trigger, reason, remedy, target FROM {schema}.pauses WHERE slot = %(slot)s
 
 
 -- keep_pause --
 -- The same again is no new pause.
-INSERT INTO {schema}.pauses AS old (slot, trigger, reason, remedy)
-VALUES (%(slot)s, %(trigger)s, %(reason)s, %(remedy)s)
-ON CONFLICT (slot, trigger) DO UPDATE SET reason = excluded.reason, remedy = excluded.remedy, paused_at = now()
-WHERE (old.reason, old.remedy) IS DISTINCT FROM (excluded.reason, excluded.remedy)
+INSERT INTO {schema}.pauses AS old (slot, trigger, reason, remedy, target)
+VALUES (%(slot)s, %(trigger)s, %(reason)s, %(remedy)s, %(target)s)
+ON CONFLICT (slot, trigger) DO UPDATE SET
+    reason = excluded.reason, remedy = excluded.remedy, target = excluded.target, paused_at = now()
+WHERE (old.reason, old.remedy, old.target) IS DISTINCT FROM (excluded.reason, excluded.remedy, excluded.target)
 
 
 -- drop_pause --

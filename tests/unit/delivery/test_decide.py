@@ -242,7 +242,8 @@ def test_a_misconfigured_target_pauses_the_trigger_and_is_probed_more_and_more_s
         pauses.append(decision.pause.seconds)
         ((subject, _),) = decision.parts
     assert pauses == [5.0, 10.0, 20.0, 40.0, 60.0, 60.0]
-    assert judge(subject, Misconfigured(EVIDENCE, "resume it", disable=True)).pause.seconds is None
+    left_alone = judge(subject, Misconfigured(EVIDENCE, "resume it", disable=True)).pause
+    assert (left_alone.seconds, left_alone.asked_by_target) == (None, True)
 
 
 @pytest.mark.parametrize("outcome", [TooLarge(EVIDENCE), Rejected(EVIDENCE)])
