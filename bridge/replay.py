@@ -16,14 +16,11 @@ import asyncio
 import contextlib
 import math
 import random
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
-import structlog
-
-from bridge.batching.batch import Batch, part_of
+from bridge.batching.batch import Batch
 from bridge.batching.lanes import Lanes, Window
 from bridge.change import Event, Transaction
 from bridge.clock import Clock
@@ -31,15 +28,15 @@ from bridge.config import TriggerSettings
 from bridge.config.targets import EnvelopeName
 from bridge.delivery import retry
 from bridge.delivery.backlog import EVENT_OVERHEAD_BYTES
-from bridge.delivery.decide import FOREVER, Charge, Decision, GivenUp, Policy, decide
+from bridge.delivery.call import call
+from bridge.delivery.decide import FOREVER, Decision, GivenUp, Policy, decide, left_out
 from bridge.delivery.factory import build_form, is_batched, load_transform
-from bridge.delivery.naming import by_event_id
 from bridge.delivery.outcome import Busy, Evidence, Failed, Outcome
-from bridge.delivery.target import Invocation, Target
+from bridge.delivery.target import Target
 from bridge.delivery.tenant import tenant_reader
 from bridge.errors import StoreError
 from bridge.store.protocol import DeadLetter, LetterFilter, ReplayClaim, Store
-from bridge.triggers.envelope import ALL_SENT, Envelope, Unsent
+from bridge.triggers.envelope import ALL_SENT, Envelope
 
 MOST_BUFFERED_BYTES: Final = 32 << 20
 """Events read ahead. Beside them there is at most one page of letters."""
@@ -54,8 +51,6 @@ concluded from fewer). Otherwise a million letters would be charged an attempt f
 """
 
 _RECORDING_ATTEMPTS: Final = 5
-
-log = structlog.get_logger("pgbridge.replay")
 
 _T = TypeVar("_T")
 
@@ -371,42 +366,20 @@ class Replay:
     async def _fly(self, taken: Batch, batch: Batch, envelope: Envelope) -> None:
         unsent = envelope.prepare(batch.events)
         if unsent is not ALL_SENT:
-            await self._leave_out(taken, batch, unsent)
+            # What the transform wants nothing of leaves the table; what it failed at stays.
+            await self._apply(taken, batch, left_out(batch, unsent, {}, now=self._clock.now()))
             return
-        invocation = Invocation(
+        outcome = await call(
+            self._target,
+            batch,
+            envelope,
             trigger=self._trigger,
-            ids=envelope.identifiers(batch.events),
-            body=envelope.records(batch.events) if self._plan.batched else envelope.single(batch.events),
             batched=self._plan.batched,
-            attempt=batch.attempt,
-            content=envelope.content(batch.events, batched=self._plan.batched),
-            message_id=envelope.message_id(batch.events),
             tenant=None if self._tenant_of is None else self._tenant_of(batch.events[0]),
         )
-        envelope.sent(batch.events)
-        try:
-            outcome = await self._target.deliver(invocation)
-        except Exception as error:  # noqa: BLE001 - a target's bug fails its letters, and no others
-            # Not its message, which may hold row values.
-            where = "".join(traceback.format_tb(error.__traceback__))
-            log.error("target_bug", trigger=self._trigger, error=type(error).__name__, traceback=where)  # noqa: TRY400
-            outcome = Failed(Evidence(f"pgbridge failed inside the target: {type(error).__name__}"))
-        outcome = by_event_id(outcome, invocation.ids, batch.events, in_order=envelope.in_order)
         decision = decide(batch, outcome, {}, self._policy, now=self._clock.now(), random=random.random)
         await self._apply(taken, batch, decision)
         self._judge_target(batch, outcome, decision)
-
-    async def _leave_out(self, taken: Batch, batch: Batch, unsent: Unsent) -> None:
-        """What the transform wants nothing of leaves the table; what it failed at stays."""
-        now = self._clock.now()
-        given_up = [
-            GivenUp(event, Evidence(error.error, error.detail), Charge(1, now), certain=True)
-            for event, error in unsent.failed
-        ]
-        left_out = {event.id for event in unsent.dropped} | {record.event.id for record in given_up}
-        rest = [event for event in batch.events if event.id not in left_out]
-        parts = [(part_of(batch, rest, then=batch.then), 0.0)] if rest else []
-        await self._apply(taken, batch, Decision(settled=unsent.dropped, given_up=given_up, parts=parts))
 
     async def _apply(self, taken: Batch, batch: Batch, decision: Decision) -> None:
         """Record what became of the letters; only then may others of their keys go."""

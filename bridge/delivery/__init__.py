@@ -13,6 +13,7 @@ makes one call and never retries by itself; what an outcome means for the record
     signing.py, sigv4.py    signatures over the exact bytes; pure
     addresses.py, retry.py  what is never called, how long to wait; pure
     decide.py, circuit.py   an outcome to a decision; when a target counts as down; pure
+    call.py                 one attempt at a batch, of live delivery and of a replay
     dispatch.py, books.py   a trigger's batches, calls and settlements; what it has in hand
     backlog.py, parking.py  what of it is in the table; when it goes there, and how it comes back
     budget.py               the memory of all triggers together

@@ -25,6 +25,7 @@ from bridge.delivery.outcome import (
     Rejected,
     TooLarge,
 )
+from bridge.triggers.envelope import Unsent
 
 FIRST_PROBE_SECONDS = 5.0
 LONGEST_PROBE_SECONDS = 60.0
@@ -148,23 +149,41 @@ def decide(
             return Decision(given_up=[GivenUp(event, evidence, _charged(event, charges, now), certain, condition)])
 
 
-def expired(batch: Batch, charges: Mapping[bytes, Charge], policy: Policy, *, now: float) -> Sequence[GivenUp]:
-    """The records of a batch that have grown too old to be sent."""
+def expired(batch: Batch, charges: Mapping[bytes, Charge], policy: Policy, *, now: float) -> Decision | None:
+    """What becomes of a batch in which records have grown too old to be sent; None where none has."""
     limit = policy.maximum_record_age_seconds
     if limit == FOREVER:
-        return ()
+        return None
+    old = [event for event in batch.events if now - event.transaction.committed_at > limit]
+    if not old:
+        return None
     evidence = Evidence(f"older than maximum_record_age_in_seconds ({limit:g} s)")
-    return [
-        GivenUp(
-            event,
-            evidence,
-            charges.get(event.id, Charge(0, now)),
-            certain=True,
-            condition=Condition.RECORD_AGE_EXCEEDED,
-        )
-        for event in batch.events
-        if now - event.transaction.committed_at > limit
+    return _without(batch, (), [_unsent(event, evidence, charges, Condition.RECORD_AGE_EXCEEDED, now) for event in old])
+
+
+def left_out(batch: Batch, unsent: Unsent, charges: Mapping[bytes, Charge], *, now: float) -> Decision:
+    """What the trigger's transform wants nothing of is settled, what it failed at is given up, and the rest is left."""
+    given_up = [
+        _unsent(event, Evidence(error.error, error.detail), charges, Condition.RECORD_REJECTED, now)
+        for event, error in unsent.failed
     ]
+    return _without(batch, unsent.dropped, given_up)
+
+
+def _unsent(
+    event: Event, evidence: Evidence, charges: Mapping[bytes, Charge], condition: Condition, now: float
+) -> GivenUp:
+    """A record given up without a further attempt, for a reason of its own."""
+    charge = charges.get(event.id, Charge(0, now))
+    return GivenUp(event, evidence, charge, certain=True, condition=condition)
+
+
+def _without(batch: Batch, settled: Sequence[Event], given_up: Sequence[GivenUp]) -> Decision:
+    """These are done with, and the rest of the batch may be sent at once."""
+    gone = {event.id for event in settled} | {record.event.id for record in given_up}
+    rest = [event for event in batch.events if event.id not in gone]
+    parts = [(part_of(batch, rest, then=batch.then), 0.0)] if rest else []
+    return Decision(settled=settled, given_up=given_up, parts=parts)
 
 
 def _partial(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,23 +24,23 @@ from bridge.change import Event, Position
 from bridge.clock import Clock
 from bridge.delivery.backlog import EVENT_OVERHEAD_BYTES, NO_MOVE, Backlog, Move
 from bridge.delivery.books import Books
+from bridge.delivery.call import call
 from bridge.delivery.circuit import REMEDY, Circuit, Turn
-from bridge.delivery.decide import Charge, Condition, Decision, GivenUp, Pause, Policy, decide, expired
+from bridge.delivery.decide import Decision, GivenUp, Pause, Policy, decide, expired, left_out
 from bridge.delivery.failure_log import FailureLog
 from bridge.delivery.failure_record import Reporting
 from bridge.delivery.letter import letter_of
 from bridge.delivery.limits import Gate
 from bridge.delivery.loop_guard import REMEDY as LOOP_REMEDY
 from bridge.delivery.loop_guard import Alarm, LoopGuard
-from bridge.delivery.naming import by_event_id
-from bridge.delivery.outcome import Evidence, Failed, Misconfigured, Outcome, TooLarge
+from bridge.delivery.outcome import Misconfigured, Outcome, TooLarge
 from bridge.delivery.parking import Parking, ReadBacklog
-from bridge.delivery.target import Invocation, Target
+from bridge.delivery.target import Target
 from bridge.observe import log as log_events
 from bridge.pgoutput.schema_guard import SchemaGuard
 from bridge.progress.tracker import Tracker
 from bridge.store.protocol import DeadLetter
-from bridge.triggers.envelope import ALL_SENT, Envelope, Unsent
+from bridge.triggers.envelope import ALL_SENT, Envelope
 
 # Below this many, waiting for the store would slow a trigger that sends one event a call and gains nothing.
 LEAST_UNSAVED = 1000
@@ -452,64 +451,33 @@ class Dispatcher:
         return True
 
     def _send(self, batch: Batch) -> None:
-        gone = expired(batch, self.books.charges, self._policy, now=self._clock.now())
-        if gone:
-            dead = {record.event.id for record in gone}
-            rest = [event for event in batch.events if event.id not in dead]
-            parts = [(part_of(batch, rest, then=batch.then), 0.0)] if rest else []
-            self._apply(batch, Decision(given_up=gone, parts=parts))
+        now = self._clock.now()
+        gone = expired(batch, self.books.charges, self._policy, now=now)
+        if gone is not None:
+            self._apply(batch, gone)
             return
         self._gate.begin(self._clock.monotonic())
         unsent = self._envelope.prepare(batch.events)
         if unsent is not ALL_SENT:
-            self._leave_out(batch, unsent)
+            self.counters.filtered += len(unsent.dropped)
+            self.counters.delivered -= len(unsent.dropped)  # they settle as what is delivered does
+            self._apply(batch, left_out(batch, unsent, self.books.charges, now=now))
             return
         flight = asyncio.get_running_loop().create_task(self._fly(batch), name=f"deliver {self.trigger}")
         self._flights.add(flight)
         flight.add_done_callback(self._landed)
 
-    def _leave_out(self, batch: Batch, unsent: Unsent) -> None:
-        """Settle what the trigger's transform wants nothing of, set aside what it failed at, and put back the rest."""
-        now = self._clock.now()
-        given_up = [
-            GivenUp(
-                event,
-                Evidence(error.error, error.detail),
-                self.books.charges.get(event.id, Charge(0, now)),
-                certain=True,
-                condition=Condition.RECORD_REJECTED,
-            )
-            for event, error in unsent.failed
-        ]
-        left_out = {event.id for event in unsent.dropped} | {record.event.id for record in given_up}
-        rest = [event for event in batch.events if event.id not in left_out]
-        parts = [(part_of(batch, rest, then=batch.then), 0.0)] if rest else []
-        self.counters.filtered += len(unsent.dropped)
-        self.counters.delivered -= len(unsent.dropped)  # they settle as what is delivered does
-        self._apply(batch, Decision(settled=unsent.dropped, given_up=given_up, parts=parts))
-
     async def _fly(self, batch: Batch) -> None:
         events = batch.events
         started, started_at, newest = self._clock.monotonic(), self._clock.now(), self.tracker.received_id
-        invocation = Invocation(
+        outcome = await call(
+            self._target,
+            batch,
+            self._envelope,
             trigger=self.trigger,
-            ids=self._envelope.identifiers(events),
-            body=self._envelope.records(events) if self._batched else self._envelope.single(events),
             batched=self._batched,
-            attempt=batch.attempt,
-            content=self._envelope.content(events, batched=self._batched),
-            message_id=self._envelope.message_id(events),
             tenant=None if batch.group is None else batch.group[0],
         )
-        self._envelope.sent(events)
-        try:
-            outcome = await self._target.deliver(invocation)
-        except Exception as error:  # noqa: BLE001 - whatever a target raises, see below
-            # A target's bug costs this batch an attempt, and nobody else anything. The message may hold row values.
-            where = "".join(traceback.format_tb(error.__traceback__))
-            log.error(log_events.TARGET_BUG, trigger=self.trigger, error=type(error).__name__, traceback=where)  # noqa: TRY400
-            outcome = Failed(Evidence(f"pgbridge failed inside the target: {type(error).__name__}"))
-        outcome = by_event_id(outcome, invocation.ids, events, in_order=self._envelope.in_order)
         now = self._clock.monotonic()
         self._count(outcome, len(events), now - started)
         self._loop_guard.ended(batch, received_before=newest, received=self.tracker.received_id, now=now)

@@ -220,7 +220,7 @@ class TestWhatBecomesOfThem:
         assert await bench.left() == [0]
 
     async def test_a_bug_of_the_target_fails_its_letters_and_no_others(self, bench, monkeypatch):
-        monkeypatch.setattr("bridge.replay.log.error", lambda *_, **__: None)
+        monkeypatch.setattr("bridge.delivery.call.log.error", lambda *_, **__: None)
 
         def raises(_):
             raise KeyError("a secret value")

@@ -274,8 +274,11 @@ def test_the_followers_of_a_batch_stay_behind_what_is_left_of_it():
 def test_records_that_grew_too_old_are_named():
     policy = Policy(maximum_retry_attempts=2, maximum_record_age_seconds=60, bisect_on_error=True)
     old, fresh = event(1, committed_at=NOW - 61), event(2, committed_at=NOW - 59)
-    assert [g.event.id for g in expired(batch(old, fresh), {}, policy, now=NOW)] == [old.id]
-    assert expired(batch(old, fresh), {}, PLAIN, now=NOW) == ()
+    decision = expired(batch(old, fresh), {}, policy, now=NOW)
+    assert [record.event.id for record in decision.given_up] == [old.id]
+    assert [(part.events, wait) for part, wait in decision.parts] == [([fresh], 0.0)]
+    assert expired(batch(old, fresh), {}, PLAIN, now=NOW) is None
+    assert expired(batch(fresh), {}, policy, now=NOW) is None
 
 
 @given(st.integers(min_value=0, max_value=1 << 32))
