@@ -56,7 +56,7 @@ def judge(status: ServiceStatus, now: float) -> Health:
     if status.state is ServiceState.STOPPED and status.reason:
         not_live.append(f"stopped{reason}")
     elif status.slot is not None and status.slot.wal_status == "lost":
-        not_live.append(f"slot {status.slot.name} is lost; changes were missed, and a backfill is needed")
+        not_live.append(f"slot {status.slot.name} is lost, and changes were missed; see pgbridge check")
     elif status.state is ServiceState.STOPPED:
         not_live.append("stopped")
     elif status.state is ServiceState.STREAMING:

@@ -21,9 +21,9 @@ from bridge.errors import (
 from bridge.lsn import LSN
 from bridge.secret import redact
 
-_BACKFILL: Final = (
-    "changes may have been missed: see `pgbridge check`, then make a new slot with `pgbridge init` and read what rows"
-    " there are with `pgbridge backfill`"
+_GAP: Final = (
+    "changes may have been missed: see what pgbridge check says; to begin anew without them run: pgbridge init"
+    " --accept-gap, then have their rows sent again by an UPDATE that touches them"
 )
 
 # Codes are tried whole, then by their class (the first two characters). What is in no table is worth another try.
@@ -53,9 +53,9 @@ _CONNECTING: Final[dict[str, tuple[type[SourceError], str]]] = {
 }
 
 _STARTING: Final[dict[str, tuple[type[SourceError], str]]] = {
-    "42704": (SlotLost, _BACKFILL),
-    "55000": (SlotLost, _BACKFILL),
-    "58P01": (SlotLost, _BACKFILL),
+    "42704": (SlotLost, _GAP),
+    "55000": (SlotLost, _GAP),
+    "58P01": (SlotLost, _GAP),
     "55006": (SlotInUse, "stop the other reader, or let it be: this one takes over when it ends"),
     "42501": (SourceMisconfigured, "give the role the right to replicate: ALTER ROLE … REPLICATION"),
     "42": (SourceMisconfigured, "see `pgbridge check`"),
@@ -71,8 +71,8 @@ _NEED_PUBLICATION: Final = (
 
 _STREAMING: Final[dict[str, tuple[type[SourceError], str]]] = {
     _NO_PUBLICATION: (SourceMisconfigured, _NEED_PUBLICATION),
-    "55000": (SlotLost, _BACKFILL),
-    "58P01": (SlotLost, _BACKFILL),
+    "55000": (SlotLost, _GAP),
+    "58P01": (SlotLost, _GAP),
     "42": (SourceMisconfigured, "see `pgbridge check`"),
     "22": (SourceMisconfigured, "mend the value that the database's encoding does not allow, or its encoding"),
     "0A": (SourceMisconfigured, "see `pgbridge check`"),

@@ -92,7 +92,7 @@ async def examine(session: Queries, settings: Settings, *, accept_gap: bool = Fa
             " and the changes since were not read",
             position=state.confirmed_flush_lsn,
             remedy="to begin anew without them run: pgbridge init --accept-gap,"
-            " then send existing rows again with: pgbridge backfill start",
+            " then have their rows sent again by an UPDATE that touches them",
         )
     drop = Statement(commands.drop_slot_sql(source.slot), "it is lost, and can't be read any more")
     return Provision(plan, state, wal_level or "", plan.todo, (drop, create))

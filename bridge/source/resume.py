@@ -13,7 +13,7 @@ from bridge.store.protocol import Progress, SourceIdentity
 
 ACCEPT_GAP = (
     "to go on without the changes in between run: pgbridge init --accept-gap, "
-    "then send existing rows again with: pgbridge backfill start"
+    "then have their rows sent again by an UPDATE that touches them"
 )
 
 

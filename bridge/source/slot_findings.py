@@ -46,7 +46,7 @@ def about_slot(name: str, state: SlotState | None, seen: Facts) -> Iterator[Find
         yield Finding(
             "error",
             f'slot "{name}" is lost{reason}: the server has removed WAL that was not read',
-            "begin anew with: pgbridge init --accept-gap; then send existing rows with: pgbridge backfill start",
+            "begin anew with: pgbridge init --accept-gap; then have rows sent again by an UPDATE that touches them",
             details,
         )
         return

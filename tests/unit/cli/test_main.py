@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
+import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import click
 import pytest
@@ -17,6 +20,10 @@ import bridge.cli
 from bridge import __version__
 from bridge.cli import COMMANDS, LazyGroup, main
 from bridge.errors import BridgeError, ConfigError, InvariantBroken, SlotLost
+
+PACKAGE = Path(bridge.__file__).parent
+TO_RUN = re.compile(r"(?:`|\b(?:run|runs|start|with|see|says?|use): ?|\b(?:run|see|use) )pgbridge ([a-z]+)")
+"""A command in a sentence that tells somebody to run it."""
 
 
 @pytest.fixture(autouse=True)
@@ -148,6 +155,15 @@ class TestHelp:
         commands = CliRunner().invoke(main, ["dlq", "--help"]).output.partition("Commands:")[2]
         assert "replay" in commands
         assert "..." not in commands
+
+    def test_no_message_says_to_run_a_command_that_there_is_not(self):
+        named: dict[str, Path] = {}
+        for path in PACKAGE.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    named |= dict.fromkeys(TO_RUN.findall(node.value), path)
+        assert {"init", "run", "check"} <= set(named)
+        assert {name: path for name, path in named.items() if name not in main.list_commands(click.Context(main))} == {}
 
     def test_a_misspelt_command_is_answered_with_the_one_that_was_meant(self):
         result = CliRunner().invoke(main, ["chek"])
