@@ -456,13 +456,13 @@ class Dispatcher:
         if gone is not None:
             self._apply(batch, gone)
             return
-        self._gate.begin(self._clock.monotonic())
         unsent = self._envelope.prepare(batch.events)
         if unsent is not ALL_SENT:
             self.counters.filtered += len(unsent.dropped)
             self.counters.delivered -= len(unsent.dropped)  # they settle as what is delivered does
             self._apply(batch, left_out(batch, unsent, self.books.charges, now=now))
             return
+        self._gate.begin(self._clock.monotonic())
         flight = asyncio.get_running_loop().create_task(self._fly(batch), name=f"deliver {self.trigger}")
         self._flights.add(flight)
         flight.add_done_callback(self._landed)

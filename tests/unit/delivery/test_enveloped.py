@@ -17,6 +17,7 @@ from bridge.config import parse
 from bridge.delivery.decide import Policy
 from bridge.delivery.dispatch import Dispatcher
 from bridge.delivery.factory import build_form, is_batched, load_transform
+from bridge.delivery.limits import Gate
 from bridge.delivery.outcome import Evidence, Failed, Partial
 from bridge.errors import ConfigError
 from bridge.lsn import LSN
@@ -46,7 +47,7 @@ def numbers(invocation):
 
 
 class Rig:
-    def __init__(self, *, form=None, transform=None, attempts=0):
+    def __init__(self, *, form=None, transform=None, attempts=0, gate=None):
         self.target = MemoryTarget()
         self.moves = asyncio.Event()
         self.errors = []
@@ -62,6 +63,7 @@ class Rig:
             clock=SystemClock(),
             moved=self.moves.set,
             failed=self.errors.append,
+            gate=gate,
         )
 
     async def settle(self, *events):
@@ -98,6 +100,13 @@ async def test_nothing_is_called_where_nothing_is_left():
     await rig.settle(*map(event, range(1, 4)))
     assert rig.target.invocations == []
     assert (rig.dispatcher.counters.filtered, rig.dispatcher.buffered_bytes) == (3, 0)
+
+
+async def test_what_is_not_sent_takes_no_calls_place():
+    gate = Gate(at_once=1)
+    rig = Rig(transform=Transform("m:f", lambda event: None), gate=gate)
+    await rig.settle(event(1))
+    assert gate.may_begin(0.0)
 
 
 async def test_a_report_in_the_forms_own_names_retries_those_events():
