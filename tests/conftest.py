@@ -1,8 +1,9 @@
-"""Shared fixtures: real PostgreSQL servers and databases."""
+"""Shared fixtures: real PostgreSQL servers and databases, and AWS's APIs behind the real SDK."""
 
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import re
 import signal
@@ -121,3 +122,22 @@ def drop_database(server: EmbeddedPostgres, name: str) -> None:
 def newest_system_binaries() -> Path | None:
     folders = [path for path in Path("/usr/lib/postgresql").glob("*/bin") if (path / "initdb").exists()]
     return max(folders, key=lambda path: int(re.sub(r"\D", "", path.parent.name) or 0), default=None)
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[pytest.MonkeyPatch]:
+    """Moto's server, empty, with the SDK pointed at it by its own environment variables."""
+    from moto.server import ThreadedMotoServer  # noqa: PLC0415 - takes a second, and few tests need it
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        yield patch
+    server.stop()

@@ -20,7 +20,9 @@ from bridge.observe.status import ServiceState
 from bridge.pgoutput.assembler import Assembler, Route
 from bridge.pgoutput.values import CatalogType
 from bridge.roster import OWN_MESSAGES
+from bridge.secret import SecretResolver
 from bridge.service import Service
+from bridge.store.factory import build_store
 from bridge.store.memory import MemoryStore
 from bridge.store.protocol import Store
 from bridge.testing import MemoryTarget, wire
@@ -191,3 +193,21 @@ async def _run_service(
 def run_service() -> Callable[..., AbstractAsyncContextManager[RunningService]]:
     """Runs the service on a database, with settings by trigger; on one database a second run goes on after the first."""
     return _run_service
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def make_store(request: pytest.FixtureRequest, database: str) -> Callable[[], Store]:
+    """Makes the store of each process that a test runs on one database, of either kind."""
+    if request.param == "memory":
+        tables = MemoryStore().tables
+        return lambda: MemoryStore(tables)
+    settings = Settings.model_validate(
+        {
+            "source": {"dsn": database},
+            "triggers": {"t": {"tables": ["a.b"], "target": {"http": {"url": "https://x.example/"}}}},
+        }
+    )
+    first = build_store(settings, SecretResolver())
+    await first.migrate()
+    await first.close()
+    return lambda: build_store(settings, SecretResolver())

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from bridge.delivery.claim_check import ClaimCheckTarget
 from bridge.delivery.outcome import Busy, Delivered, Evidence, Misconfigured, TooLarge
@@ -19,32 +17,16 @@ from bridge.testing import MemoryTarget
 LIMIT = 5_000
 
 
-@pytest.fixture(scope="module")
-def aws():
-    """Moto's server, with the SDK pointed at it by its own environment variables."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        claim_check._s3.cache_clear()
-        yield boto3.client("s3")
-        claim_check._s3.cache_clear()
-    server.stop()
-
-
 @pytest.fixture
 def s3(aws):
-    aws.create_bucket(Bucket="large-events")
-    yield aws
-    for each in aws.list_objects_v2(Bucket="large-events").get("Contents", ()):
-        aws.delete_object(Bucket="large-events", Key=each["Key"])
-    aws.delete_bucket(Bucket="large-events")
+    claim_check._s3.cache_clear()
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="large-events")
+    yield client
+    for each in client.list_objects_v2(Bucket="large-events").get("Contents", ()):
+        client.delete_object(Bucket="large-events", Key=each["Key"])
+    client.delete_bucket(Bucket="large-events")
+    claim_check._s3.cache_clear()
 
 
 def event(size: int, number: int = 1) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,7 +12,6 @@ import pytest
 from botocore.client import BaseClient
 from botocore.credentials import InstanceMetadataProvider
 from botocore.exceptions import ClientError
-from moto.server import ThreadedMotoServer
 
 from bridge.change import Position
 from bridge.delivery.failure_record import failure_record
@@ -28,23 +26,6 @@ from bridge.testing import ManualClock
 NOON = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 ACCOUNT = "123456789012"
 FUNCTION = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:welcome"
-
-
-@pytest.fixture(scope="module")
-def aws():
-    """Moto's server, with the SDK pointed at it by its own environment variables."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        yield
-    server.stop()
 
 
 class Queue:

@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 import json
 
-import pytest
 from click.testing import CliRunner
 
 from bridge import pauses as pauses_module
 from bridge.cli import main
-from bridge.config import Settings, load
+from bridge.config import load
 from bridge.delivery.outcome import Evidence, Misconfigured
 from bridge.errors import StoreError
 from bridge.observe.status import ServiceState, TriggerState
@@ -27,29 +26,6 @@ GONE = Misconfigured(Evidence("HTTP 410", status=410), "resume it when the endpo
 TABLE = "CREATE TABLE t (id int PRIMARY KEY)"
 
 
-@pytest.fixture(params=["memory", "postgres"])
-async def store(request, database):
-    """Makes the store of each process."""
-    if request.param == "memory":
-        memory = MemoryStore()
-        yield lambda: MemoryStore(memory.tables)
-        return
-
-    def build():
-        return build_store(settings, SecretResolver())
-
-    settings = Settings.model_validate(
-        {
-            "source": {"dsn": database},
-            "triggers": {"t": {"tables": ["a.b"], "target": {"http": {"url": "https://x.example/"}}}},
-        }
-    )
-    first = build()
-    await first.migrate()
-    await first.close()
-    yield build
-
-
 def state(running, trigger="hook"):
     return next(each for each in running.service.snapshot().triggers if each.name == trigger)
 
@@ -63,15 +39,15 @@ def ids(events: list[dict]) -> list[int]:
 
 
 async def test_after_410_a_restarted_process_sends_nothing_until_somebody_resumes_the_trigger(
-    database, run_service, store
+    database, run_service, make_store
 ):
-    async with run_service(database, TRIGGERS, store=store()) as running:
+    async with run_service(database, TRIGGERS, store=make_store()) as running:
         running.targets["hook"].answer(GONE)
         await running.execute(TABLE, "INSERT INTO t VALUES (1)")
         await running.until(lambda: paused(running))
         reason = state(running).paused_reason
         assert reason == "HTTP 410; resume it when the endpoint is back"
-    async with run_service(database, TRIGGERS, store=store()) as running:
+    async with run_service(database, TRIGGERS, store=make_store()) as running:
         assert state(running).paused_reason == reason
         await running.execute("INSERT INTO t VALUES (2)")
         await running.events(1, "other")
@@ -79,7 +55,7 @@ async def test_after_410_a_restarted_process_sends_nothing_until_somebody_resume
         running.service.resume_trigger("hook")
         assert ids(await running.events(2, "hook")) == [1, 2]
     # That it was resumed is kept as well.
-    async with run_service(database, TRIGGERS, store=store()) as running:
+    async with run_service(database, TRIGGERS, store=make_store()) as running:
         assert not paused(running)
         await running.execute("INSERT INTO t VALUES (3)")
         assert ids(await running.events(1, "hook")) == [3]
@@ -91,43 +67,43 @@ def calling(url: str) -> dict[str, dict]:
     return {**TRIGGERS, "hook": {"target": target}}
 
 
-async def test_what_an_endpoint_asked_for_is_over_once_the_trigger_calls_another(database, run_service, store):
-    async with run_service(database, TRIGGERS, store=store()) as running:
+async def test_what_an_endpoint_asked_for_is_over_once_the_trigger_calls_another(database, run_service, make_store):
+    async with run_service(database, TRIGGERS, store=make_store()) as running:
         running.targets["hook"].answer(GONE)
         await running.execute(TABLE, "INSERT INTO t VALUES (1)")
         await running.until(lambda: paused(running))
-    async with run_service(database, calling("http://127.0.0.1:9/moved"), store=store()) as running:
+    async with run_service(database, calling("http://127.0.0.1:9/moved"), store=make_store()) as running:
         assert ids(await running.events(1, "hook")) == [1]
         assert not paused(running)
         assert await running.service._pauses.save()
         assert await running.store.pauses(running.settings.source.slot) == {}
     # Even the old one may be tried again, once nobody waits for it any more.
-    async with run_service(database, TRIGGERS, store=store()) as running:
+    async with run_service(database, TRIGGERS, store=make_store()) as running:
         assert not paused(running)
 
 
-async def test_what_an_endpoint_asked_for_holds_however_it_is_called(database, run_service, store):
-    async with run_service(database, TRIGGERS, store=store()) as running:
+async def test_what_an_endpoint_asked_for_holds_however_it_is_called(database, run_service, make_store):
+    async with run_service(database, TRIGGERS, store=make_store()) as running:
         running.targets["hook"].answer(GONE)
         await running.execute(TABLE, "INSERT INTO t VALUES (1)")
         await running.until(lambda: paused(running))
     same = {"http": {"url": "http://127.0.0.1:9/", "auth": {"bearer": "another"}, "timeout_in_seconds": 3}}
-    async with run_service(database, {**TRIGGERS, "hook": {"target": same}}, store=store()) as running:
+    async with run_service(database, {**TRIGGERS, "hook": {"target": same}}, store=make_store()) as running:
         assert paused(running)
     # Restored and left alone, it is kept as it was.
-    async with run_service(database, calling("http://127.0.0.1:9/moved"), store=store()) as running:
+    async with run_service(database, calling("http://127.0.0.1:9/moved"), store=make_store()) as running:
         assert not paused(running)
 
 
-async def test_an_operators_pause_holds_for_any_target(database, run_service, store):
-    async with run_service(database, TRIGGERS, store=store()) as running:
+async def test_an_operators_pause_holds_for_any_target(database, run_service, make_store):
+    async with run_service(database, TRIGGERS, store=make_store()) as running:
         await running.service.pause_and_keep("hook")
-    async with run_service(database, calling("http://127.0.0.1:9/moved"), store=store()) as running:
+    async with run_service(database, calling("http://127.0.0.1:9/moved"), store=make_store()) as running:
         assert paused(running)
 
 
-async def test_an_operators_pause_is_in_the_store_when_the_console_says_so(database, run_service, store):
-    async with run_service(database, TRIGGERS, store=store()) as running:
+async def test_an_operators_pause_is_in_the_store_when_the_console_says_so(database, run_service, make_store):
+    async with run_service(database, TRIGGERS, store=make_store()) as running:
         slot = running.settings.source.slot
         await running.service.pause_and_keep("hook")
         kept = KeptPause("paused by an operator", "resume it when the cause is gone")
@@ -147,10 +123,10 @@ async def standby(service: Service):
         await running
 
 
-async def test_the_process_that_takes_over_pauses_what_was_paused(database, run_service, store):
-    async with run_service(database, TRIGGERS, store=store()) as running:
+async def test_the_process_that_takes_over_pauses_what_was_paused(database, run_service, make_store):
+    async with run_service(database, TRIGGERS, store=make_store()) as running:
         await running.service.pause_and_keep("hook")
-        second = Service(running.settings, store=store(), build=lambda *_: MemoryTarget())
+        second = Service(running.settings, store=make_store(), build=lambda *_: MemoryTarget())
         async with standby(second) as other, asyncio.timeout(30):
             await running.until(lambda: second.snapshot().state is ServiceState.STANDING_BY)
             running.service.stop()
@@ -162,8 +138,8 @@ async def test_the_process_that_takes_over_pauses_what_was_paused(database, run_
     assert states == {"hook": TriggerState.PAUSED, "other": TriggerState.RUNNING}
 
 
-async def test_a_pause_that_ends_by_itself_is_not_kept(database, run_service, store):
-    async with run_service(database, TRIGGERS, store=store()) as running:
+async def test_a_pause_that_ends_by_itself_is_not_kept(database, run_service, make_store):
+    async with run_service(database, TRIGGERS, store=make_store()) as running:
         running.targets["hook"].answer(Misconfigured(Evidence("HTTP 401"), "check auth"))
         await running.execute(TABLE, "INSERT INTO t VALUES (1)")
         await running.until(lambda: paused(running))

@@ -5,16 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import psycopg
-import pytest
 
 from bridge import pipeline as pipeline_module
 from bridge.change import Position
-from bridge.config import Settings
 from bridge.delivery.outcome import Delivered, Evidence, Failed
 from bridge.errors import StoreError
 from bridge.observe.status import TriggerMode, TriggerState
-from bridge.secret import SecretResolver
-from bridge.store.factory import build_store
 from bridge.store.memory import MemoryStore
 
 CAREFUL = {"careful": {"on_schema_change": "pause"}, "other": {}}
@@ -119,30 +115,8 @@ async def test_changes_that_it_does_not_take_do_not_stop_it(database, run_servic
 # Over restarts
 
 
-@pytest.fixture(params=["memory", "postgres"])
-async def store(request, database):
-    if request.param == "memory":
-        yield MemoryStore
-        return
-
-    def build():
-        return build_store(settings, SecretResolver())
-
-    settings = Settings.model_validate(
-        {
-            "source": {"dsn": database},
-            "triggers": {"t": {"tables": ["a.b"], "target": {"http": {"url": "https://x.example/"}}}},
-        }
-    )
-    first = build()
-    await first.migrate()
-    await first.close()
-    yield build
-
-
-async def test_a_restart_while_it_waits_changes_nothing(database, run_service, store):
-    kept = store()
-    async with run_service(database, CAREFUL, store=kept) as running:
+async def test_a_restart_while_it_waits_changes_nothing(database, run_service, make_store):
+    async with run_service(database, CAREFUL, store=make_store()) as running:
         await running.execute(
             TABLE,
             "INSERT INTO t VALUES (1, 'a')",
@@ -152,30 +126,26 @@ async def test_a_restart_while_it_waits_changes_nothing(database, run_service, s
         await running.until(lambda: paused(running))
         reason = state(running).paused_reason
         await running.events(3, "other")
-    kept = kept if isinstance(kept, MemoryStore) else store()
-    async with run_service(database, CAREFUL, store=kept) as running:
+    async with run_service(database, CAREFUL, store=make_store()) as running:
         await running.until(lambda: paused(running))
         assert state(running).paused_reason == reason
         assert running.targets["careful"].delivered == []
         running.service.resume_trigger("careful")
         assert names(await running.events(2, "careful")) == ["b", "c"]
     # It was told, and that is kept as well.
-    kept = kept if isinstance(kept, MemoryStore) else store()
-    async with run_service(database, CAREFUL, store=kept) as running:
+    async with run_service(database, CAREFUL, store=make_store()) as running:
         await running.execute("INSERT INTO t VALUES (4, 'd')")
         assert names(await running.events(1, "careful")) == ["d"]
         assert not paused(running)
 
 
-async def test_a_table_that_was_altered_while_nothing_ran_stops_it(database, run_service, store):
-    kept = store()
-    async with run_service(database, CAREFUL, store=kept) as running:
+async def test_a_table_that_was_altered_while_nothing_ran_stops_it(database, run_service, make_store):
+    async with run_service(database, CAREFUL, store=make_store()) as running:
         await running.execute(TABLE, "INSERT INTO t VALUES (1, 'a')")
         await running.events(1, "careful")
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("ALTER TABLE t ADD age int; INSERT INTO t VALUES (2, 'b')")
-    kept = kept if isinstance(kept, MemoryStore) else store()
-    async with run_service(database, CAREFUL, store=kept) as running:
+    async with run_service(database, CAREFUL, store=make_store()) as running:
         await running.until(lambda: paused(running))
         assert "column age added" in state(running).paused_reason
         await running.events(1, "other")

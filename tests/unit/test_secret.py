@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-import logging
 import pickle
 import sys
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 from pydantic import BaseModel
 
 from bridge.errors import ConfigError, Disposition, SecretUnavailable
@@ -133,23 +131,6 @@ async def test_many_callers_cause_one_fetch(tmp_path, monkeypatch):
     resolver, secret = SecretResolver(), Secret("file:/x")
     assert await asyncio.gather(*(resolver.fetch(secret) for _ in range(5))) == ["x"] * 5
     assert reads == ["/x"]
-
-
-@pytest.fixture(scope="module")
-def aws():
-    """Moto's server, with the SDK pointed at it by its own environment variables."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        yield patch
-    server.stop()
 
 
 @pytest.fixture
