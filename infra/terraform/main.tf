@@ -115,7 +115,8 @@ data "aws_iam_policy_document" "task" {
     for_each = length(var.function_arns) > 0 ? [var.function_arns] : []
 
     content {
-      actions   = ["lambda:InvokeFunction"]
+      # The configuration tells how long a call may take; without the right to read it calls wait as long as any may.
+      actions   = ["lambda:InvokeFunction", "lambda:GetFunctionConfiguration"]
       resources = flatten([for arn in statement.value : [arn, "${arn}:*"]])
     }
   }
@@ -236,5 +237,51 @@ resource "aws_cloudwatch_metric_alarm" "dead_letters" {
   comparison_operator = "GreaterThanOrEqualToThreshold"
   treat_missing_data  = "notBreaching"
   alarm_actions       = var.alarm_topic_arns
+  tags                = var.tags
+}
+
+resource "aws_cloudwatch_log_metric_filter" "triggers_in_trouble" {
+  name           = "${var.name}-triggers-in-trouble"
+  log_group_name = aws_cloudwatch_log_group.reader.name
+  pattern        = "{ ($.event = \"trigger paused\") || ($.event = \"trigger to backlog\") }" # bridge/observe/log.py
+
+  metric_transformation {
+    namespace     = "pgbridge"
+    name          = "${var.name}-triggers-in-trouble"
+    value         = "1"
+    default_value = "0"
+  }
+}
+
+resource "aws_cloudwatch_metric_alarm" "triggers_in_trouble" {
+  alarm_name          = "${var.name}-triggers-in-trouble"
+  alarm_description   = "A trigger of pgbridge was paused, or its changes went to the backlog table since its target is down or too slow. Nothing is lost; pgbridge status says which, and why."
+  namespace           = "pgbridge"
+  metric_name         = aws_cloudwatch_log_metric_filter.triggers_in_trouble.metric_transformation[0].name
+  statistic           = "Sum"
+  period              = 60
+  evaluation_periods  = 1
+  threshold           = 1
+  comparison_operator = "GreaterThanOrEqualToThreshold"
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = var.alarm_topic_arns
+  tags                = var.tags
+}
+
+# While nobody reads the slot, the database keeps its WAL, until its disk is full.
+resource "aws_cloudwatch_metric_alarm" "reader_down" {
+  alarm_name          = "${var.name}-reader-down"
+  alarm_description   = "No task of pgbridge runs, and the database keeps WAL for it. The reader's log says why it ended."
+  namespace           = "ECS/ContainerInsights"
+  metric_name         = "RunningTaskCount"
+  dimensions          = { ClusterName = aws_ecs_cluster.this.name, ServiceName = aws_ecs_service.reader.name }
+  statistic           = "Maximum"
+  period              = 60
+  evaluation_periods  = 5 # longer than a deployment takes
+  threshold           = 1
+  comparison_operator = "LessThanThreshold"
+  treat_missing_data  = "breaching"
+  alarm_actions       = var.alarm_topic_arns
+  ok_actions          = var.alarm_topic_arns
   tags                = var.tags
 }

@@ -28,6 +28,16 @@ output "log_group_name" {
   value       = aws_cloudwatch_log_group.reader.name
 }
 
+output "reader_down_alarm_arn" {
+  description = "Alarm that goes off when no task runs, so that the database keeps WAL."
+  value       = aws_cloudwatch_metric_alarm.reader_down.arn
+}
+
+output "triggers_in_trouble_alarm_arn" {
+  description = "Alarm that goes off when a trigger is paused or its changes go to the backlog table."
+  value       = aws_cloudwatch_metric_alarm.triggers_in_trouble.arn
+}
+
 output "dead_letter_alarm_arn" {
   description = "Alarm that goes off when a change is set aside."
   value       = aws_cloudwatch_metric_alarm.dead_letters.arn

@@ -146,7 +146,7 @@ variable "log_retention_in_days" {
 }
 
 variable "alarm_topic_arns" {
-  description = "SNS topics that are told about dead letters; none: the alarm only changes its state."
+  description = "SNS topics that the alarms tell; none: they only change their state."
   type        = list(string)
   default     = []
 }

@@ -13,7 +13,7 @@ import yaml
 
 from bridge.config import parse
 from bridge.local.template import read_template
-from bridge.observe.log import DEAD_LETTER
+from bridge.observe.log import DEAD_LETTER, TRIGGER_PAUSED, TRIGGER_TO_BACKLOG
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "template.yaml"
@@ -225,10 +225,21 @@ def test_the_start_command_writes_the_configuration_and_becomes_the_reader(conta
     assert done.stdout == f"run\n{text}"
 
 
-def test_the_alarm_counts_the_line_that_the_reader_logs_for_a_dead_letter(resources, module):
-    pattern = f'{{ $.event = "{DEAD_LETTER}" }}'
-    (log_filter,) = of_type(resources, "AWS::Logs::MetricFilter").values()
-    (alarm,) = of_type(resources, "AWS::CloudWatch::Alarm").values()
+@pytest.mark.parametrize(
+    ("name", "written_as", "pattern"),
+    [
+        ("DeadLetter", "dead_letters", f'{{ $.event = "{DEAD_LETTER}" }}'),
+        (
+            "TriggersInTrouble",
+            "triggers_in_trouble",
+            f'{{ ($.event = "{TRIGGER_PAUSED}") || ($.event = "{TRIGGER_TO_BACKLOG}") }}',
+        ),
+    ],
+)
+def test_the_alarms_count_the_lines_that_the_reader_logs(resources, module, name, written_as, pattern):
+    alarm = of_type(resources, "AWS::CloudWatch::Alarm")[f"{name}Alarm"]
+    filters = of_type(resources, "AWS::Logs::MetricFilter")
+    log_filter = filters.get(name) or filters[f"{name}s"]
     (metric,) = log_filter["MetricTransformations"]
 
     assert log_filter["FilterPattern"] == pattern
@@ -236,8 +247,23 @@ def test_the_alarm_counts_the_line_that_the_reader_logs_for_a_dead_letter(resour
     assert (alarm["Namespace"], alarm["MetricName"]) == (metric["MetricNamespace"], metric["MetricName"])
     assert (alarm["Statistic"], alarm["Threshold"]) == ("Sum", 1)
 
-    written = module["aws_cloudwatch_log_metric_filter.dead_letters"]["pattern"]
+    written = module[f"aws_cloudwatch_log_metric_filter.{written_as}"]["pattern"]
     assert json.loads(written) == pattern
+
+
+def test_an_alarm_tells_of_a_reader_that_is_down_also_when_nobody_counts_tasks_any_more(resources, module):
+    alarm = of_type(resources, "AWS::CloudWatch::Alarm")["ReaderDownAlarm"]
+    assert (alarm["Namespace"], alarm["MetricName"]) == ("ECS/ContainerInsights", "RunningTaskCount")
+    assert [dimension["Name"] for dimension in alarm["Dimensions"]] == ["ClusterName", "ServiceName"]
+    assert (alarm["Threshold"], alarm["ComparisonOperator"]) == (1, "LessThanThreshold")
+    assert alarm["TreatMissingData"] == "breaching"
+    (insights,) = resources["Cluster"]["Properties"]["ClusterSettings"]
+    assert insights == {"Name": "containerInsights", "Value": "enabled"}  # whose metric it is
+
+    written = module["aws_cloudwatch_metric_alarm.reader_down"]
+    assert json.loads(written["metric_name"]) == alarm["MetricName"]
+    assert json.loads(written["treat_missing_data"]) == alarm["TreatMissingData"]
+    assert written["evaluation_periods"] == alarm["EvaluationPeriods"]
 
 
 def test_template_and_module_run_the_container_alike(container):
