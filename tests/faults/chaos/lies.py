@@ -115,6 +115,7 @@ def change_content_on_retry() -> None:
         return b'{"Records":[%b]}' % b",".join(counting(envelope, one) for one in events)
 
     Envelope.records = records
+    Envelope.single = lambda envelope, events: counting(envelope, events[0])
 
 
 LIES: dict[str, Callable[[], None]] = {
