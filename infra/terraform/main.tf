@@ -277,7 +277,8 @@ resource "aws_cloudwatch_metric_alarm" "reader_down" {
   dimensions          = { ClusterName = aws_ecs_cluster.this.name, ServiceName = aws_ecs_service.reader.name }
   statistic           = "Maximum"
   period              = 60
-  evaluation_periods  = 5 # longer than a deployment takes
+  evaluation_periods  = 10 # five of ten: longer than a deployment takes, and a task that starts and ends again counts
+  datapoints_to_alarm = 5
   threshold           = 1
   comparison_operator = "LessThanThreshold"
   treat_missing_data  = "breaching"

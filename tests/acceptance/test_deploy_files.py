@@ -264,6 +264,7 @@ def test_an_alarm_tells_of_a_reader_that_is_down_also_when_nobody_counts_tasks_a
     assert json.loads(written["metric_name"]) == alarm["MetricName"]
     assert json.loads(written["treat_missing_data"]) == alarm["TreatMissingData"]
     assert written["evaluation_periods"] == alarm["EvaluationPeriods"]
+    assert written["datapoints_to_alarm"] == alarm["DatapointsToAlarm"]
 
 
 def test_template_and_module_run_the_container_alike(container):
