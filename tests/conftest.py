@@ -1,4 +1,4 @@
-"""Shared fixtures: real PostgreSQL servers and databases, and AWS's APIs behind the real SDK."""
+"""Shared fixtures: real PostgreSQL servers and databases, AWS's APIs behind the real SDK, and an event."""
 
 from __future__ import annotations
 
@@ -141,3 +141,34 @@ def aws() -> Iterator[pytest.MonkeyPatch]:
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         yield patch
     server.stop()
+
+
+@pytest.fixture
+def signup():
+    """`signup(0, 7, name="John Doe")`: the event of an insert into users."""
+
+    def make(ordinal, user_id, *, action="insert", **columns):
+        event_id = f"0000000001A2B3C0-{ordinal:010d}"
+        return {
+            "id": event_id,
+            "action": action,
+            "record": {"id": user_id, **columns},
+            "changes": None,
+            "metadata": {
+                "source": "pgbridge",
+                "database": "shop",
+                "table_schema": "public",
+                "table_name": "users",
+                "commit_lsn": 27440064,
+                "commit_idx": ordinal,
+                "commit_timestamp": "2026-11-22T05:37:00.123456Z",
+                "transaction_id": 743,
+                "keys": {"id": user_id},
+                "old_keys": None,
+                "unavailable": [],
+                "trigger": "signup",
+                "idempotency_key": f"7390000000000000001-signup-{event_id}",
+            },
+        }
+
+    return make

@@ -16,31 +16,6 @@ from bridge.local.template import read_template
 TEMPLATE = Path(__file__).parents[2] / "template.yaml"
 
 
-def insert(ordinal, user_id, name):
-    event_id = f"0000000001A2B3C0-{ordinal:010d}"
-    return {
-        "id": event_id,
-        "action": "insert",
-        "record": {"id": user_id, "name": name, "email": "who@example.com", "plan": "free"},
-        "changes": None,
-        "metadata": {
-            "source": "pgbridge",
-            "database": "shop",
-            "table_schema": "public",
-            "table_name": "users",
-            "commit_lsn": 27440064,
-            "commit_idx": ordinal,
-            "commit_timestamp": "2026-11-22T05:37:00.123456Z",
-            "transaction_id": 743,
-            "keys": {"id": user_id},
-            "old_keys": None,
-            "unavailable": [],
-            "trigger": "welcome-user",
-            "idempotency_key": f"7390000000000000001-welcome-user-{event_id}",
-        },
-    }
-
-
 async def invoke(endpoint, function, *records):
     client = boto3.client(
         "lambda",
@@ -69,19 +44,23 @@ def functions():
     return {spec.name: spec for spec in read_template(TEMPLATE).functions}
 
 
-async def test_a_new_user_is_greeted(functions):
+async def test_a_new_user_is_greeted(functions, signup):
     async with LocalLambda([functions["welcome-user"]]) as api:
-        answer, log = await invoke(api.endpoint_url, "welcome-user", insert(0, 7, "John Doe"))
+        answer, log = await invoke(api.endpoint_url, "welcome-user", signup(0, 7, name="John Doe"))
 
     assert answer == {"batchItemFailures": []}
     assert "Hello John Doe" in log
 
 
-async def test_one_bad_record_is_reported_with_its_reason_in_the_log_tail_until_the_function_is_mended(functions):
-    bad = insert(1, 8, " ")
+async def test_one_bad_record_is_reported_with_its_reason_in_the_log_tail_until_the_function_is_mended(
+    functions, signup
+):
+    bad = signup(1, 8, name=" ")
     spec = functions["welcome-user"]
     async with LocalLambda([spec]) as api:
-        answer, log = await invoke(api.endpoint_url, "welcome-user", insert(0, 7, "Ada"), bad, insert(2, 9, "John"))
+        answer, log = await invoke(
+            api.endpoint_url, "welcome-user", signup(0, 7, name="Ada"), bad, signup(2, 9, name="John")
+        )
 
     assert answer == {"batchItemFailures": [{"itemIdentifier": bad["id"]}]}
     assert "ValueError: user 8 has no name to be greeted by" in log
@@ -94,9 +73,9 @@ async def test_one_bad_record_is_reported_with_its_reason_in_the_log_tail_until_
     assert "Hello there" in log
 
 
-async def test_without_a_connected_app_each_contact_fails_with_what_to_set(functions):
+async def test_without_a_connected_app_each_contact_fails_with_what_to_set(functions, signup):
     async with LocalLambda([functions["crm-contact"]]) as api:
-        answer, log = await invoke(api.endpoint_url, "crm-contact", insert(0, 7, "John Doe"))
+        answer, log = await invoke(api.endpoint_url, "crm-contact", signup(0, 7, name="John Doe"))
 
     assert answer == {"batchItemFailures": [{"itemIdentifier": "0000000001A2B3C0-0000000000"}]}
     assert "set SALESFORCE_SECRET_ARN" in log

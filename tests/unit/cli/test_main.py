@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import ast
-import logging
 import os
 import re
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import click
 import pytest
-import structlog
 from click.testing import CliRunner
 
 import bridge.cli
@@ -26,16 +23,7 @@ TO_RUN = re.compile(r"(?:`|\b(?:run|runs|start|with|see|says?|use): ?|\b(?:run|s
 """A command in a sentence that tells somebody to run it."""
 
 
-@pytest.fixture(autouse=True)
-def undo_logging():
-    root = logging.getLogger()
-    handlers, level, shown = root.handlers[:], root.level, warnings.showwarning
-    yield
-    logging.captureWarnings(capture=False)
-    warnings.showwarning = shown
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
+pytestmark = pytest.mark.usefixtures("undo_logging")
 
 
 @pytest.fixture

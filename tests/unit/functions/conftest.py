@@ -15,22 +15,6 @@ import pytest
 FUNCTIONS = Path(__file__).parents[3] / "functions"
 
 
-class Context:
-    function_name = "function"
-    memory_limit_in_mb = 128
-    invoked_function_arn = "arn:aws:lambda:eu-west-1:123456789012:function:function"
-    aws_request_id = "52fdfc07-2182-154f-163f-5f0f9a621d72"
-
-    @staticmethod
-    def get_remaining_time_in_millis():
-        return 3_000
-
-
-@pytest.fixture
-def context():
-    return Context()
-
-
 @pytest.fixture
 def log():
     """What the function under test logged; a line each."""
@@ -55,37 +39,6 @@ def load_function(log):
     yield load
     for name in loaded:
         sys.modules.pop(name, None)
-
-
-@pytest.fixture
-def signup():
-    """`signup(0, 7, name="John Doe")`: the event of an insert into users."""
-
-    def make(ordinal, user_id, *, action="insert", **columns):
-        event_id = f"0000000001A2B3C0-{ordinal:010d}"
-        return {
-            "id": event_id,
-            "action": action,
-            "record": {"id": user_id, **columns},
-            "changes": None,
-            "metadata": {
-                "source": "pgbridge",
-                "database": "shop",
-                "table_schema": "public",
-                "table_name": "users",
-                "commit_lsn": 27440064,
-                "commit_idx": ordinal,
-                "commit_timestamp": "2026-11-22T05:37:00.123456Z",
-                "transaction_id": 743,
-                "keys": {"id": user_id},
-                "old_keys": None,
-                "unavailable": [],
-                "trigger": "signup",
-                "idempotency_key": f"7390000000000000001-signup-{event_id}",
-            },
-        }
-
-    return make
 
 
 class Salesforce:

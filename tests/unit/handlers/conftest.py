@@ -16,24 +16,6 @@ _EVENT = """
 """
 
 
-class Context:
-    """What a function reads of Lambda's context object."""
-
-    function_name = "users"
-    memory_limit_in_mb = 128
-    invoked_function_arn = "arn:aws:lambda:eu-west-1:123456789012:function:users"
-    aws_request_id = "52fdfc07-2182-154f-163f-5f0f9a621d72"
-
-    @staticmethod
-    def get_remaining_time_in_millis():
-        return 3_000
-
-
-@pytest.fixture
-def context():
-    return Context()
-
-
 @pytest.fixture
 def make_event():
     """`make_event(3, key=7, name="Jane")`: the fourth change of a transaction, an update of user 7."""
