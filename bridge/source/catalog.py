@@ -25,8 +25,8 @@ from bridge.observe import log as events
 from bridge.pgoutput.lookup import Lookup
 from bridge.pgoutput.values import CatalogType
 from bridge.source.libpq import Wire
+from bridge.source.lingering import LingeringSession
 from bridge.source.queries import Queries
-from bridge.source.session import open_session
 
 _PRIMARY_KEYS: Final = """
 SELECT i.indrelid, a.attname
@@ -177,11 +177,8 @@ class CatalogReader:
         self.lookups = 0
         """How often the catalog was read again."""
         self._catalog = catalog
-        self._dsn = dsn
-        self._linger_seconds = linger_seconds
         self._lookup_seconds = lookup_seconds
-        self._wire: Wire | None = None
-        self._leave: asyncio.TimerHandle | None = None
+        self._session = LingeringSession(dsn, application_name="pgbridge catalog", linger_seconds=linger_seconds)
 
     async def look_up(self, lookup: Lookup) -> None:
         """
@@ -191,27 +188,15 @@ class CatalogReader:
             SourceUnavailable: it could not be read. The next stream reads the whole catalog when it starts.
         """
         self.lookups += 1
-        kept = self._wire is not None
         try:
-            try:
-                await self._ask(lookup)
-            except SourceError:
-                if not kept:
-                    raise
-                self.close()  # it may have ended while nobody used it
-                await self._ask(lookup)
-        except BaseException as error:
-            self.close()  # with a query under way, if this is a cancellation
-            if isinstance(error, SourceError):
-                raise SourceUnavailable(f"the catalog could not be read for {lookup.table}: {error.message}") from error
-            raise
-        self._leave = asyncio.get_running_loop().call_later(self._linger_seconds, self.close)
+            await self._session.ask(lambda wire: self._ask(wire, lookup))
+        except SourceError as error:
+            raise SourceUnavailable(f"the catalog could not be read for {lookup.table}: {error.message}") from error
 
-    async def _ask(self, lookup: Lookup) -> None:
+    async def _ask(self, wire: Wire, lookup: Lookup) -> None:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._lookup_seconds
         pause = _FIRST_PAUSE_SECONDS
-        wire = await self._connection()
         await self._catalog.look_up(wire, lookup)
         while self._catalog.lacks(lookup):
             if loop.time() >= until:
@@ -224,20 +209,7 @@ class CatalogReader:
 
     def close(self) -> None:
         """Leave the server; a later lookup connects again."""
-        if self._leave is not None:
-            self._leave.cancel()
-            self._leave = None
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
-
-    async def _connection(self) -> Wire:
-        if self._leave is not None:
-            self._leave.cancel()
-            self._leave = None
-        if self._wire is None:
-            self._wire = await open_session(await self._dsn(), application_name="pgbridge catalog")
-        return self._wire
+        self._session.close()
 
 
 async def load(session: Queries) -> Catalog:

@@ -8,7 +8,8 @@ import pytest
 from bridge.errors import SourceUnavailable
 from bridge.pgoutput.lookup import Lookup
 from bridge.pgoutput.values import CatalogType
-from bridge.source import catalog
+from bridge.source import catalog, lingering
+from bridge.source.libpq import Wire
 from bridge.source.session import connected
 
 
@@ -195,11 +196,15 @@ async def test_where_no_connection_is_to_be_had_the_stream_is_begun_anew_and_los
     """Given a server that takes no more connections, when a table needs the catalog, then reconnecting reads it."""
     refused = []
 
-    async def refuse(*_: object, **__: object) -> None:
+    connect = lingering.open_session
+
+    async def refuse(dsn: str, *, application_name: str) -> Wire:
+        if application_name != "pgbridge catalog":
+            return await connect(dsn, application_name=application_name)
         refused.append(1)
         raise SourceUnavailable("too many connections")
 
-    monkeypatch.setattr(catalog, "open_session", refuse)
+    monkeypatch.setattr(lingering, "open_session", refuse)
     async with run_service(database) as running:
         await running.execute("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
         await running.events(1)
