@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +111,8 @@ def command(
 
 
 async def _run(api: LocalLambda, settings: Settings | None, region: str, *, watch: bool) -> None:
+    from bridge.local.stop_signal import until_told  # noqa: PLC0415 - as above
+
     async with api:
         watcher = asyncio.create_task(_reload(api, _watch(api))) if watch else None
         try:
@@ -120,7 +121,7 @@ async def _run(api: LocalLambda, settings: Settings | None, region: str, *, watc
                 alias = f", alias {function.alias}" if function.alias else ""
                 click.echo(f"  {function.name}: {function.handler} in {function.code or 'the template'}{alias}")
             if settings is None:
-                await _until_told()
+                await until_told()
             else:
                 await asyncio.to_thread(point_sdk_at, api.endpoint_url, region)
                 from bridge.service import serve  # noqa: PLC0415 - not needed for functions alone
@@ -189,11 +190,3 @@ async def _reload(api: LocalLambda, watch: Watch) -> None:
     async for name in watch.changes():
         await api.reload(name)
         click.echo(f"{name}: the code changed; the next invocation runs it as it is now")
-
-
-async def _until_told() -> None:
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    await told.wait()

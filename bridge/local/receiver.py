@@ -14,7 +14,6 @@ import contextlib
 import hmac
 import json
 import os
-import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from aiohttp import web
 from bridge.clock import Clock, SystemClock
 from bridge.errors import ConfigError, TargetError
 from bridge.local.counter import CountingProtocol
+from bridge.local.stop_signal import until_told
 from bridge.testing.faults import Fault, Faults
 
 # More than any batch: maximum_batch_bytes stays under Lambda's 6 MB.
@@ -316,24 +316,16 @@ def _port_unusable(port: int, error: OSError) -> TargetError:
     )
 
 
-async def _until_told() -> None:
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    await told.wait()
-
-
 async def _serve(receiver: Receiver) -> None:
     async with receiver:
         click.echo(receiver.url)
-        await _until_told()
+        await until_told()
 
 
 async def _serve_counting(port: int) -> None:
     async with counting(port) as (url, totals):
         click.echo(url)
-        await _until_told()
+        await until_told()
     click.echo(orjson.dumps(totals.document()))
 
 
