@@ -60,6 +60,7 @@ from bridge.source import catalog, publication, slot
 from bridge.source.connection import ReplicationConnection
 from bridge.source.identity_warnings import identity_warnings
 from bridge.source.resume import ACCEPT_GAP, resume_at
+from bridge.source.slot_watch import SlotWatch
 from bridge.source.tables import list_tables
 from bridge.store.factory import build_store
 from bridge.store.guards import GuardKeeper
@@ -157,6 +158,7 @@ class Service:
         self._ignored_contexts_told = 0
         self._credentials_refused = False
         self._seen = _Seen()
+        self._slot_watch = SlotWatch(settings, self._source_dsn, self._positions, clock=self.clock)
 
     # -- the life of the process ---------------------------------------------------------------------------------------
 
@@ -520,29 +522,26 @@ class Service:
 
     async def _watch(self) -> None:
         """Look at the slot and at the dead letters now and then: for status and metrics, and for what may wait."""
-        while True:
-            self._seen.dead_letters = await _unless_it_fails(self.store.count_letters)
-            self._seen.slot = await _unless_it_fails(self._look_at_slot)
-            self._tell_ignored_contexts()
-            pipeline, seen = self._pipeline, self._seen.slot
-            if pipeline is not None and seen is not None and seen.restart_lsn is not None:
-                pipeline.written_lsn = seen.restart_lsn + (seen.retained_bytes or 0)
-            waits = pipeline is not None and not pipeline.reading
-            await asyncio.sleep(WAITING_WATCH_PAUSE_SECONDS if waits else WATCH_PAUSE_SECONDS)
+        try:
+            while True:
+                self._seen.dead_letters = await _unless_it_fails(self.store.count_letters)
+                self._tell_ignored_contexts()
+                await self._look_at_slot()
+                waits = self._pipeline is not None and not self._pipeline.reading
+                until = self.clock.monotonic() + (WAITING_WATCH_PAUSE_SECONDS if waits else WATCH_PAUSE_SECONDS)
+                while await self._slot_watch.rest(until):
+                    await self._look_at_slot()
+        finally:
+            self._slot_watch.close()
 
-    async def _look_at_slot(self) -> SlotStatus | None:
-        state = await slot.look(await self._source_dsn(), self.settings.source.slot)
-        if state is None:
-            return None
-        return SlotStatus(
-            name=state.name,
-            active=state.active_pid is not None,
-            wal_status=state.wal_status,
-            retained_bytes=state.retained_bytes,
-            safe_wal_bytes=state.safe_wal_bytes,
-            confirmed_flush_lsn=state.confirmed_flush_lsn,
-            restart_lsn=state.restart_lsn,
-        )
+    async def _look_at_slot(self) -> None:
+        seen = self._seen.slot = await _unless_it_fails(self._slot_watch.look)
+        if self._pipeline is not None and seen is not None and seen.restart_lsn is not None:
+            self._pipeline.written_lsn = seen.restart_lsn + (seen.retained_bytes or 0)
+
+    def _positions(self) -> tuple[int, int] | None:
+        pipeline = self._pipeline
+        return None if pipeline is None else (pipeline.received_lsn, pipeline.feedback.saved_lsn)
 
 
 _CLASS_NAMES = {

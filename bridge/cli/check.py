@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from bridge.config import Settings
     from bridge.source.findings import Finding
 
-_MARKS: Final = {"ok": "✓ ok     ", "warning": "! warning", "error": "✗ error  "}
-_COLORS: Final = {"ok": "green", "warning": "yellow", "error": "red"}
+_MARKS: Final = {"ok": "✓ ok     ", "advice": "· advice ", "warning": "! warning", "error": "✗ error  "}
+_COLORS: Final = {"ok": "green", "advice": "blue", "warning": "yellow", "error": "red"}
 
 
 @click.command(epilog="Example:  pgbridge check --json | jq '.findings[] | select(.severity == \"error\")'")

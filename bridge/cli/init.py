@@ -138,6 +138,7 @@ async def script(settings: Settings, role: str | None = None, *, accept_gap: boo
         if store_is_here:
             parts += _store_script(settings.store.schema_, reader, installed)
         parts += map(_written, todo.replication_slot)
+        parts += map(_written, provision.optional_statements(reader, server.version))
     if not store_is_here:
         parts += await _other_store_script(settings, secrets, role)
     return "".join(parts)

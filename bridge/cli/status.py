@@ -156,27 +156,19 @@ async def _from_database(settings: Settings, secrets: SecretResolver) -> Service
     Raises:
         SourceError: the database is out of reach.
     """
-    from bridge.observe.status import ServiceState, ServiceStatus, SlotStatus  # noqa: PLC0415 - as above
-    from bridge.source import slot  # noqa: PLC0415 - as above
+    from bridge.observe.status import ServiceState, ServiceStatus  # noqa: PLC0415 - as above
+    from bridge.source.slot_watch import look_once  # noqa: PLC0415 - as above
 
     name = settings.source.slot
-    seen = await slot.look(await secrets.fetch(settings.source.dsn), name)
+    seen = await look_once(await secrets.fetch(settings.source.dsn), settings)
     triggers, store_problem = await _triggers(settings, secrets)
     if seen is None:
         missing = f'slot "{name}" does not exist; create it with: pgbridge init'
         return ServiceStatus(ServiceState.NOT_RUNNING, missing, slot=None, triggers=triggers)
     return ServiceStatus(
-        ServiceState.NOT_RUNNING if seen.active_pid is None else ServiceState.UNKNOWN,
+        ServiceState.UNKNOWN if seen.active else ServiceState.NOT_RUNNING,
         store_problem,
-        slot=SlotStatus(
-            name,
-            active=seen.active_pid is not None,
-            wal_status=seen.wal_status,
-            retained_bytes=seen.retained_bytes,
-            safe_wal_bytes=seen.safe_wal_bytes,
-            confirmed_flush_lsn=seen.confirmed_flush_lsn,
-            restart_lsn=seen.restart_lsn,
-        ),
+        slot=seen,
         confirmed_lsn=seen.confirmed_flush_lsn,
         triggers=triggers,
     )
@@ -264,6 +256,8 @@ def render(answer: Answer, now: float) -> Iterator[str]:
         yield f"slot       {slot.name}" + (f", WAL {slot.wal_status}" if slot.wal_status else "")
         left = "" if slot.safe_wal_bytes is None else f", {size(slot.safe_wal_bytes)} more before it is in danger"
         yield f"WAL kept   {size(slot.retained_bytes)}{left}"
+        if slot.held_by:
+            yield f"           from the oldest open transaction on: {on_one_line(slot.held_by)}"
     if status.received_lsn is not None:
         yield f"received   {status.received_lsn}"
     if status.confirmed_lsn is not None:

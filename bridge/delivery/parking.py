@@ -29,7 +29,8 @@ READ_RETRY_SECONDS: Final = 1.0
 WAL_SHARE: Final = 0.5
 """
 Of backlog.after_wal_bytes, what a trigger may keep the slot behind by. The server keeps WAL from the slot's
-restart_lsn, and that follows what is confirmed only with the next record of running transactions, up to 15 s later.
+restart_lsn, and before that moves, a position has to be confirmed that was decoded after the last move: twice what is
+unconfirmed, and two steps between the records from which decoding can begin (`progress/restart.py`).
 """
 
 # Trigger, event id to begin behind, most events, most bytes of bodies.

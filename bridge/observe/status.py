@@ -67,6 +67,8 @@ class SlotStatus:
     """WAL that may still be written before the slot is in danger; None where there is no limit."""
     confirmed_flush_lsn: LSN | None = None
     restart_lsn: LSN | None = None
+    held_by: str | None = None
+    """The oldest open transaction, where restart_lsn stands still for it: decoding has to begin before it did."""
     server_version: int | None = None
     """As PostgreSQL numbers it: 180006."""
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from bridge.clock import Clock
+from bridge.source import running_xacts
 from bridge.source.queries import Queries
 
 # pg_settings has no row for a setting that this version does not have, or that the role may not see.
-_FACTS: Final = """
+_FACTS: Final = f"""
 SELECT pg_catalog.current_setting('server_version_num'),
        pg_catalog.current_setting('server_version'),
        pg_catalog.current_user(),
@@ -25,8 +26,9 @@ SELECT pg_catalog.current_setting('server_version_num'),
        (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'max_slot_wal_keep_size'),
        (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'idle_replication_slot_timeout'),
        (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'output_plugin_libraries'),
+       {running_xacts.MAY_WRITE},
        extract(epoch FROM pg_catalog.clock_timestamp())
-"""
+"""  # noqa: S608 - an expression of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class Facts:
     """idle_replication_slot_timeout, which came with 18; 0 where it is off or unknown."""
     plugins: str | None
     """output_plugin_libraries; None where the server has no such setting, or the role may not see it."""
+    may_write_records: bool
+    """Of running transactions: see `running_xacts.py`."""
     clock_ahead_seconds: float
     """The server's clock less ours."""
     round_trip_seconds: float
@@ -82,6 +86,7 @@ async def read(session: Queries, clock: Clock) -> Facts:
         slot_wal_limit_mb=int(text[11]),
         idle_slot_timeout=int(text[12] or 0),
         plugins=row[13],
-        clock_ahead_seconds=float(text[14]) - (before + round_trip / 2),
+        may_write_records=text[14] == "t",
+        clock_ahead_seconds=float(text[15]) - (before + round_trip / 2),
         round_trip_seconds=round_trip,
     )

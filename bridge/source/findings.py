@@ -8,8 +8,11 @@ from typing import Literal
 
 from bridge.errors import BridgeError
 
-Severity = Literal["ok", "warning", "error"]
-"""An `error` keeps the bridge from running, or from sending what a trigger asks for; a `warning` will hurt later."""
+Severity = Literal["ok", "advice", "warning", "error"]
+"""
+An `error` keeps the bridge from running, or from sending what a trigger asks for; a `warning` will hurt later; `advice`
+would make it better, and may be left alone.
+"""
 
 
 @dataclass(frozen=True, slots=True)

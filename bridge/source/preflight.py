@@ -9,21 +9,24 @@ and leaves the rest alone. An `error` is what keeps the bridge from running or f
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from bridge.clock import Clock
 from bridge.config import Settings, TriggerSettings
 from bridge.errors import BridgeError
 from bridge.rds import connection_string
 from bridge.secret import SecretResolver
-from bridge.source import facts, slot
+from bridge.source import facts, running_xacts, slot
 from bridge.source.connection import ReplicationConnection, SystemIdentity
 from bridge.source.facts import Facts
 from bridge.source.findings import Finding
 from bridge.source.publication_findings import about_publication
+from bridge.source.queries import Queries
 from bridge.source.server_findings import about_server
 from bridge.source.session import connected
 from bridge.source.slot import SlotState
-from bridge.source.slot_findings import about_continuity, about_slot, text_of
+from bridge.source.slot_findings import about_continuity, about_restart, about_slot, text_of
+from bridge.source.slot_watch import most_wal_bytes
 from bridge.store.protocol import Store
 
 
@@ -64,9 +67,18 @@ async def _examine_source(
             findings.append(finding)
             findings += await about_publication(session, settings)
             findings += about_slot(settings.source.slot, state, seen)
+            findings += await _about_restart(session, settings, state, seen)
     except BridgeError as error:
         findings.append(Finding.of(error))
     return findings, identity, state
+
+
+async def _about_restart(
+    session: Queries, settings: Settings, state: SlotState | None, seen: Facts
+) -> Iterable[Finding]:
+    behind = None if state is None else state.bytes_behind_confirmed
+    held = behind is not None and behind > most_wal_bytes(settings)
+    return about_restart(settings.source.slot, seen, behind, await running_xacts.oldest_open(session) if held else None)
 
 
 async def _replication(dsn: str, seen: Facts) -> tuple[SystemIdentity | None, Finding]:

@@ -13,7 +13,7 @@ from typing import Final
 
 from bridge.config import Settings
 from bridge.errors import SlotInUse, SlotLost, SourceMisconfigured
-from bridge.source import commands, publication, slot
+from bridge.source import commands, publication, running_xacts, slot
 from bridge.source.commands import Statement, quote_identifier, quote_literal
 from bridge.source.publication import Plan
 from bridge.source.queries import Queries
@@ -143,6 +143,25 @@ async def role_statements(
         listed = ", ".join(table.quoted for table in tables)
         made.append(Statement(f"GRANT SELECT ON {listed} TO {name}", "for backfills; the stream needs no SELECT"))
     return made
+
+
+def optional_statements(role: str, version: int) -> list[Statement]:
+    """
+    What a role can do without, and some providers let nobody grant.
+
+    `init` itself never runs them: the role of source.dsn is the one that runs the bridge, and whoever may grant the
+    right to itself has it.
+    """
+    if version < running_xacts.OLDEST_SERVER:
+        return []
+    return [
+        Statement(
+            running_xacts.grant(role),
+            "Optional, and the last for that: lets the slot give up WAL within a second or two of its being confirmed."
+            " Without it that takes up to 30 seconds, and as much WAL as is written meanwhile.",
+            needed=False,
+        )
+    ]
 
 
 def _because(state: SlotState) -> str:

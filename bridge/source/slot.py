@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from bridge.lsn import LSN
 from bridge.source.commands import quote_literal
 from bridge.source.queries import Queries
-from bridge.source.session import connected
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +32,13 @@ class SlotState:
     invalidation_reason: str | None
     """17 and later; before, `lost` in `wal_status` says as much."""
     failover: bool | None
+
+    @property
+    def bytes_behind_confirmed(self) -> int | None:
+        """WAL that is retained although it is confirmed; None where the view does not say."""
+        if self.restart_lsn is None or self.confirmed_flush_lsn is None:
+            return None
+        return max(0, self.confirmed_flush_lsn - self.restart_lsn)
 
 
 _STATE = """
@@ -77,17 +83,6 @@ async def inspect(session: Queries, name: str) -> SlotState | None:
             failover=None if failover is None else failover == "true",
         )
     return None
-
-
-async def look(dsn: str, name: str) -> SlotState | None:
-    """
-    The same over an ordinary connection made for it.
-
-    Raises:
-        SourceError: the server is out of reach, or refused.
-    """
-    async with connected(dsn, application_name="pgbridge status") as session:
-        return await inspect(session, name)
 
 
 def _number(text: str | None) -> int | None:

@@ -7,11 +7,12 @@ from typing import Final
 
 from bridge.errors import BridgeError
 from bridge.lsn import LSN
-from bridge.source import commands, provision
+from bridge.source import commands, provision, running_xacts
 from bridge.source.connection import SystemIdentity
 from bridge.source.facts import Facts
 from bridge.source.findings import Finding
 from bridge.source.resume import resume_at
+from bridge.source.running_xacts import OpenTransaction
 from bridge.source.slot import SlotState
 from bridge.store.protocol import Progress, SourceIdentity
 
@@ -103,6 +104,34 @@ def _dangers(name: str, state: SlotState, seen: Facts) -> Iterator[Finding]:
             f'slot "{name}" keeps vacuum from catalog rows of the last {state.catalog_xmin_age} transactions',
             "start pgbridge, or drop the slot if it is not needed any more",
             {"slot": name, "catalog_xmin_age": state.catalog_xmin_age},
+        )
+
+
+def about_restart(name: str, seen: Facts, behind: int | None, holder: OpenTransaction | None) -> Iterator[Finding]:
+    """
+    Whether the slot can let go of what is confirmed.
+
+    Args:
+        name: of the slot.
+        seen: of the server.
+        behind: bytes of WAL that it retains although they are confirmed.
+        holder: the oldest open transaction, where that is more than it should be.
+    """
+    if seen.version >= running_xacts.OLDEST_SERVER and not seen.in_recovery and not seen.may_write_records:
+        yield Finding(
+            "advice",
+            f'role "{seen.user}" may not call pg_log_standby_snapshot(), so the slot lets go of WAL up to 30 seconds'
+            " after it is confirmed, however much is written meanwhile",
+            f"let a superuser run: {running_xacts.grant(seen.user)}",
+            {"slot": name, "role": seen.user},
+        )
+    if holder is not None:
+        yield Finding(
+            "warning",
+            f'slot "{name}" holds {_megabytes(behind)} of WAL that is confirmed: decoding would begin anew before the'
+            f" oldest open transaction, that of {holder}",
+            "end it, if nobody needs it any more",
+            {"slot": name, "confirmed_bytes": behind, "holder": holder.who, "open_seconds": holder.open_seconds},
         )
 
 

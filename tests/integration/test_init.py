@@ -17,8 +17,9 @@ from bridge.cli import main as pgbridge
 from bridge.config import Settings, parse
 from bridge.errors import ConfigError, SlotInUse, SlotLost, SourceMisconfigured
 from bridge.lsn import LSN
-from bridge.source import publication
+from bridge.source import publication, running_xacts
 from bridge.source.connection import ReplicationConnection
+from bridge.source.session import connected
 from bridge.store.postgres import PostgresStore
 from bridge.store.protocol import SourceIdentity
 
@@ -126,6 +127,9 @@ async def test_printed_script_is_all_that_the_bridge_needs(site: Site, role: str
     finally:
         await connection.close()
         await store.close()
+    async with connected(dsn) as session:
+        may = await running_xacts.may_write(session)
+    assert may is (site.admin.info.server_version >= running_xacts.OLDEST_SERVER)
     attributes = "rolsuper, rolcreaterole, rolcreatedb, rolbypassrls, rolreplication, rolcanlogin"
     assert site.rows(f"SELECT {attributes} FROM pg_roles WHERE rolname = %s", role) == [
         (False, False, False, False, True, True)
@@ -151,6 +155,18 @@ async def test_printed_script_is_what_init_runs(site: Site, role: str):
     assert len(run) == 3
     for statement in run:
         assert f"{statement};\n" in script
+
+
+async def test_printed_script_ends_with_what_may_be_left_out(site: Site, role: str):
+    """Whoever may not grant it has run everything else by then."""
+    script = await init.script(site.settings(), role)
+    grant = f"{running_xacts.grant(role)};\n"
+    if site.admin.info.server_version < running_xacts.OLDEST_SERVER:
+        assert "pg_log_standby_snapshot" not in script
+        return
+    assert script.endswith(grant)
+    site.run_script(script.removesuffix(grant))
+    assert site.rows("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", site.slot) == [(1,)]
 
 
 async def test_printed_script_of_a_prepared_database_makes_nothing(site: Site, role: str):

@@ -19,7 +19,7 @@ from bridge.config import Settings, parse
 from bridge.errors import ConfigError
 from bridge.lsn import LSN
 from bridge.secret import SecretResolver
-from bridge.source import facts, publication
+from bridge.source import facts, publication, running_xacts
 from bridge.source.findings import Finding
 from bridge.source.preflight import examine
 from bridge.source.session import connected
@@ -223,6 +223,20 @@ async def test_slot_near_its_limit(make_postgres: Callable, webhook: str):
     findings = await check(patient.settings())
     assert "max_slot_wal_keep_size" in the(findings, "of the 1 MB of WAL").remedy
     patient.admin.close()
+
+
+async def test_a_role_whose_slot_lets_go_late_is_told_what_to_grant(patient: Patient, weak_role: str):
+    await init._run(patient.settings(), accept_gap=False)
+    patient.run(f"ALTER ROLE {weak_role} REPLICATION")
+    settings = patient.settings(dsn=f"{patient.dsn}?user={weak_role}")
+    advice = only(await check(settings), "advice")
+    if patient.admin.info.server_version < running_xacts.OLDEST_SERVER:
+        assert advice == []
+        return
+    (finding,) = advice
+    assert f'"{weak_role}" may not call pg_log_standby_snapshot()' in finding.what
+    patient.run(finding.remedy.removeprefix("let a superuser run: "))
+    assert only(await check(settings), "advice") == []
 
 
 async def test_idle_timeout_of_slots(make_postgres: Callable, webhook: str):

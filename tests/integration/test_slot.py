@@ -29,13 +29,18 @@ def name(admin: psycopg.Connection) -> str:
     return f"slot_{admin.info.dbname}"
 
 
+async def look(dsn: str, name: str) -> slot.SlotState | None:
+    async with connected(dsn) as session:
+        return await slot.inspect(session, name)
+
+
 async def test_missing_slot_is_none(dsn: str):
-    assert await slot.look(dsn, "nothing_here") is None
+    assert await look(dsn, "nothing_here") is None
 
 
 async def test_slot_is_told_as_the_view_has_it(dsn: str, admin: psycopg.Connection, name: str):
     admin.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (name,))
-    state = await slot.look(dsn, name)
+    state = await look(dsn, name)
     confirmed, restart = admin.execute(
         "SELECT confirmed_flush_lsn::text, restart_lsn::text FROM pg_replication_slots WHERE slot_name = %s", (name,)
     ).fetchone()
@@ -50,9 +55,9 @@ async def test_slot_is_told_as_the_view_has_it(dsn: str, admin: psycopg.Connecti
 
 async def test_retained_wal_grows_with_what_is_written(dsn: str, admin: psycopg.Connection, name: str):
     admin.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (name,))
-    before = (await slot.look(dsn, name)).retained_bytes
+    before = (await look(dsn, name)).retained_bytes
     admin.execute("SELECT pg_logical_emit_message(true, 'x', repeat('x', 100000))")
-    assert (await slot.look(dsn, name)).retained_bytes >= before + 100_000
+    assert (await look(dsn, name)).retained_bytes >= before + 100_000
 
 
 async def test_reader_of_a_slot_is_named(dsn: str, admin: psycopg.Connection, name: str):
@@ -61,7 +66,7 @@ async def test_reader_of_a_slot_is_named(dsn: str, admin: psycopg.Connection, na
         start = await connection.create_slot(name)
         assert (await slot.inspect(connection, name)).confirmed_flush_lsn == start
         await connection.start(name, "feed", start)
-        state = await slot.look(dsn, name)
+        state = await look(dsn, name)
         assert state.active_pid == connection.backend_pid
     finally:
         await connection.close()
@@ -70,7 +75,7 @@ async def test_reader_of_a_slot_is_named(dsn: str, admin: psycopg.Connection, na
 async def test_temporary_slot_goes_with_its_connection(dsn: str, name: str):
     connection = await ReplicationConnection.open(dsn)
     await connection.create_slot(name, temporary=True)
-    assert (await slot.look(dsn, name)).temporary
+    assert (await look(dsn, name)).temporary
     await connection.close()
     async with connected(dsn) as session:
         while await slot.inspect(session, name) is not None:
@@ -95,4 +100,4 @@ async def test_slot_can_be_made_to_survive_a_promotion(dsn: str, admin: psycopg.
         await connection.create_slot(name, failover=True)
     finally:
         await connection.close()
-    assert (await slot.look(dsn, name)).failover is True
+    assert (await look(dsn, name)).failover is True

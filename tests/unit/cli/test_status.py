@@ -103,3 +103,14 @@ def test_json_of_a_process_is_its_own():
     document = as_document(BY_PROCESS)
     assert document["from"] == "process"
     assert {**BY_PROCESS.status.to_json(), "from": "process", "said": BY_PROCESS.said} == document
+
+
+def test_what_holds_the_slot_is_shown_and_survives_the_way_over_http():
+    held_by = "prepared transaction 'a\x1bb' in database \"shop\", open for 99 s"
+    status = ServiceStatus(ServiceState.STREAMING, slot=SlotStatus("pgbridge", retained_bytes=5, held_by=held_by))
+    status = ServiceStatus.from_json(status.to_json())
+    lines = list(render(Answer(by_process=True, said="", status=status), NOW))
+    kept = lines.index("WAL kept   5 B")
+    assert lines[kept + 1] == (
+        "           from the oldest open transaction on: prepared transaction 'a\\x1bb' in database \"shop\", open for 99 s"
+    )
