@@ -171,7 +171,7 @@ resource "aws_ecs_task_definition" "reader" {
         retries     = 3
         startPeriod = 60
       }
-      stopTimeout = 120 # Fargate's longest; what is in flight gets that long to finish
+      stopTimeout = 120 # calls in flight get 25 seconds to end; then it saves, which may take as long as the store takes
       logConfiguration = {
         logDriver = "awslogs"
         options = {
