@@ -148,6 +148,11 @@ class Roster:
                     letters=letter_keys.get(name),
                 )
 
+    @property
+    def received(self) -> Position | None:
+        """The newest change that any trigger has in hand or has settled; None before the first stream."""
+        return max((dispatcher.tracker.received for dispatcher in self.dispatchers.values()), default=None)
+
     def _share_out(self) -> None:
         """The calls at once of each trigger: as its settings say, less where the system has no connections for all."""
         wanted = {

@@ -19,11 +19,13 @@ import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import structlog
 
 from bridge import __version__
+from bridge.change import Position
 from bridge.clock import Clock, SystemClock
 from bridge.config import Settings, TriggerSettings
 from bridge.console.app import Actions, build_admin
@@ -40,6 +42,7 @@ from bridge.errors import (
     SlotLost,
     SourceCredentialsRefused,
     SourceMisconfigured,
+    SourceUnavailable,
     StoreMisconfigured,
 )
 from bridge.letters import LetterWatch, destinations_of
@@ -56,10 +59,10 @@ from bridge.rds import connection_string
 from bridge.replay import Replay, ReplayPlan
 from bridge.roster import Roster
 from bridge.secret import SecretResolver
-from bridge.source import catalog, publication, slot
+from bridge.source import catalog, publication, slot, timeline
 from bridge.source.connection import ReplicationConnection
 from bridge.source.identity_warnings import identity_warnings
-from bridge.source.resume import ACCEPT_GAP, resume_at
+from bridge.source.resume import ACCEPT_GAP, NOT_A_STANDBY, resume_at, standby_is_behind
 from bridge.source.slot_watch import SlotWatch
 from bridge.source.tables import list_tables
 from bridge.store.factory import build_store
@@ -307,22 +310,34 @@ class Service:
         state = await slot.inspect(connection, source.slot)
         progress = await self.store.read(source.slot)
         wal_end = await connection.wal_end()
+        in_recovery = await connection.in_recovery()
         if state is None or state.confirmed_flush_lsn is None:
-            raise _no_slot(source.slot, progress)
+            raise _no_slot(source.slot, progress, in_recovery=in_recovery)
         for warning in await publication.prepare(connection, self.settings, strict=self._sessions == 0):
             log.warning(events.NOT_SENT, reason=warning)
         lacking = identity_warnings(self.settings, await list_tables(connection)) if self._sessions == 0 else ()
         await self._roster.fetch_keys(self.secrets)
         facts = await catalog.load(connection)
-        start = resume_at(progress, identity, slot_confirmed_lsn=state.confirmed_flush_lsn, server_lsn=wal_end)
+        branched_at = await timeline.branched_at(connection, progress.identity, identity.timeline)
+        resume = partial(
+            resume_at,
+            slot_confirmed_lsn=state.confirmed_flush_lsn,
+            branched_at=branched_at,
+            in_recovery=in_recovery,
+        )
+        start = resume(progress, identity, server_lsn=wal_end)
+        received = self._roster.received
+        if in_recovery and received is not None and received > Position(wal_end, -1):
+            raise standby_is_behind(received.commit_lsn)
         await connection.start(source.slot, source.publication, start, local_only=source.origin == "none")
         for lack in lacking:
             log.warning(events.OLD_VALUES_LACKING, reason=lack.what, remedy=lack.remedy)
         self._met = True
         # The slot is ours. Whoever had it before may have saved something since we read it, up to WAL of since then.
         progress = await self.store.claim(identity)
-        wal_end = max(wal_end, progress.confirmed_lsn or start)
-        start = resume_at(progress, identity, slot_confirmed_lsn=state.confirmed_flush_lsn, server_lsn=wal_end)
+        start = resume(progress, identity, server_lsn=None)
+        if branched_at is not None and received is not None and received > Position(branched_at, -1):
+            await self._begin_anew(received.commit_lsn, branched_at)
         if progress.identity is not None and progress.identity.timeline != identity.timeline:
             await self.store.adopt(identity)
         if progress.confirmed_lsn is None:
@@ -371,6 +386,19 @@ class Service:
             rows=assembler.execution.name,
         )
         return self._pipeline
+
+    async def _begin_anew(self, received_lsn: LSN, branched_at: LSN) -> None:
+        """
+        Forget what is in hand, as a new process would, and go on from the store.
+
+        The promoted server lacks the end of what we received, and what it wrote instead has the same positions.
+        """
+        log.warning(events.PROMOTED_BEHIND, received_lsn=str(received_lsn), promoted_at=str(branched_at))
+        await self._pauses.save()
+        for dispatcher in self._roster.dispatchers.values():
+            await dispatcher.drain(0)
+        self._roster.dispatchers.clear()
+        self._pauses = PauseKeeper(self.settings, self.store, self._roster.dispatchers)
 
     async def _work(self, pipeline: Pipeline) -> None:
         """Run the pipeline until the stop, then drain."""
@@ -562,7 +590,11 @@ async def _unless_it_fails(look: Callable[[], Awaitable[_T]]) -> _T | None:
         return None
 
 
-def _no_slot(name: str, progress: Progress) -> BridgeError:
+def _no_slot(name: str, progress: Progress, *, in_recovery: bool) -> BridgeError:
+    if in_recovery:
+        return SourceUnavailable(
+            f'replication slot "{name}" is not on this server, which is a standby', remedy=NOT_A_STANDBY
+        )
     if progress.confirmed_lsn is None:
         return SourceMisconfigured(f'replication slot "{name}" does not exist', remedy="create it with: pgbridge init")
     return SlotLost(

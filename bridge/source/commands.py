@@ -147,7 +147,8 @@ def explain_slot(name: str) -> str:
     """What can be wrong with a slot that the server will not stream; for the simple protocol, hence no parameter."""
     return (
         "SELECT s.active_pid, s.slot_type, s.plugin, s.database, pg_catalog.current_database(),"  # noqa: S608 - quoted
-        " pg_catalog.current_setting('wal_level'), pg_catalog.pg_is_in_recovery()"
+        " pg_catalog.current_setting('wal_level'), pg_catalog.pg_is_in_recovery(),"
+        " s.wal_status"
         f" FROM pg_catalog.pg_replication_slots s WHERE s.slot_name = {quote_literal(check_slot_name(name))}"
     )
 

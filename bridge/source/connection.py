@@ -187,6 +187,15 @@ class ReplicationConnection:
         ((_, _, wal_flush_lsn, _),) = await self.query(commands.IDENTIFY_SYSTEM)
         return LSN.parse(wal_flush_lsn or "0/0")
 
+    async def in_recovery(self) -> bool:
+        """
+        Whether the server is a standby, or recovers from a crash or an archive.
+
+        Raises:
+            SourceError: the connection is gone.
+        """
+        return await self.query("SELECT pg_catalog.pg_is_in_recovery()") == [("t",)]
+
     async def create_slot(self, name: str, *, temporary: bool = False, failover: bool = False) -> LSN:
         """
         Create a logical slot for pgoutput; returns its consistent point, from which it can be read.
@@ -412,7 +421,7 @@ class ReplicationConnection:
         if self._wire.broken is not None or sqlstate not in ("55006", "55000"):
             return refused
         rows = await self._wire.query(commands.explain_slot(slot))
-        for holder, slot_type, plugin, database, ours, wal_level, in_recovery in rows:
+        for holder, slot_type, plugin, database, ours, wal_level, in_recovery, wal_status in rows:
             if isinstance(refused, SlotInUse):
                 return failure.while_starting(slot, sqlstate, said, holder=int(holder) if holder else None)
             if slot_type != "logical" or plugin != commands.PLUGIN:
@@ -429,7 +438,7 @@ class ReplicationConnection:
                 return SourceMisconfigured(
                     f"wal_level is {wal_level}", remedy="set wal_level = logical and restart the server"
                 )
-            if in_recovery == "t":
+            if in_recovery == "t" and wal_status != "lost":
                 # A slot that is being synchronised from the primary: readable once this server is promoted.
                 return SourceUnavailable(f"{refused.message}; the server is a standby")
         return refused

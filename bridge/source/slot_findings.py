@@ -140,9 +140,8 @@ def about_continuity(progress: Progress, identity: SystemIdentity, state: SlotSt
     if state.confirmed_flush_lsn is None:
         return []
     ours = SourceIdentity(state.name, identity.system_identifier, identity.timeline, identity.database)
-    wal_end = identity.wal_flush_lsn
-    if state.active_pid is not None and progress.confirmed_lsn is not None:
-        wal_end = max(wal_end, progress.confirmed_lsn)  # whoever reads may have saved what was written since
+    # Whoever reads may have saved what was written since we looked.
+    wal_end = identity.wal_flush_lsn if state.active_pid is None else None
     try:
         resume_at(progress, ours, slot_confirmed_lsn=state.confirmed_flush_lsn, server_lsn=wal_end)
     except BridgeError as error:
