@@ -215,7 +215,7 @@ async def test_a_role_that_may_not_is_left_in_peace(quiet_database: str, weak_ro
             assert (status.restart_lsn, site.written) == (before, written)
     with monkeypatch.context() as patched:
         patched.setattr(slot_watch.asyncio, "sleep", Sleeps(site.clock).sleep)
-        assert not await site.watch.rest(site.clock.monotonic() + 10), "it looks no sooner for it"
+        assert not await site.watch.rest(site.clock.monotonic() + 30), "it looks no sooner for it"
     assert lines == []
     site.admin.execute(running_xacts.grant(weak_role))
     await site.look(3600)
