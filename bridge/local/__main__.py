@@ -14,13 +14,14 @@ from bridge.local.postgres import EmbeddedPostgres
 @click.command(epilog="Example:  python -m bridge.local --port 5544")
 @click.option("--port", default=None, type=click.IntRange(1, 65535), help="Port on 127.0.0.1.  [default: a free one]")
 def main(port: int | None) -> None:
-    """Run a throw-away PostgreSQL server until Ctrl-C. The first line on stdout is its connection string."""
+    """Run a throw-away PostgreSQL server until Ctrl-C. Its connection string is the line on stdout."""
     told = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: told.set())
     try:
         with EmbeddedPostgres(port=port) as server:
             click.echo(server.dsn())
+            click.echo(f"psql: {server.bin / 'psql'}", err=True)
             told.wait()
     except BridgeError as error:
         raise click.ClickException(str(error)) from error
