@@ -14,7 +14,9 @@ How a change goes through:
    shape, however many triggers share it: no message object, no object per column but the slice itself. Programs are
    executed (`execution.py`) by an extension module where that was built (`_rows.pyx`), or as generated Python
    (`compiled.py`).
-4. All else (and a row that these leave alone) goes the readable way: `decoder.py` and `cursor.py` make a message
+4. Before that, filters refuse what nobody wants (`sieve.py`), most of it at a glance (`glance.py`), with nothing made
+   of the row.
+5. All else (and a row that these leave alone) goes the readable way: `decoder.py` and `cursor.py` make a message
    (`messages.py`), and the plan writes it out. All ways give the same bytes; tests hold them to it.
 
 Promised:

@@ -14,15 +14,19 @@ are in use its buffer is held, and so is the scratch memory, even if a Python en
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.long cimport PyLong_FromLongLong
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
+from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from bridge.change import Event, Transaction
 from bridge.pgoutput.frames import clock_text, to_unix_seconds
+from bridge.pgoutput.glance import Glance, Reading
 from bridge.pgoutput.program import GAVE_UP, NotHereError, Program
 from bridge.pgoutput.values import Form
+from bridge.triggers.filter.matcher import ABSENT
 
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
@@ -503,6 +507,9 @@ def step_over_row(frame, ordinal, stamp):
 
 
 cdef object _step_over_row = step_over_row
+
+
+include "_glance.pxi"
 
 
 # The stream ---------------------------------------------------------------------------------------------------------

@@ -95,6 +95,9 @@ _NO_WRITERS: Final[dict[bytes, _Writer]] = {}
 _BEGIN: Final = struct.Struct(">xQ16xxQqI")
 _COMMIT: Final = struct.Struct(">xQ16xxxQQq")
 
+_KNOWN_WAYS: Final = 1024
+"""Of how many sets of triggers that a kind of row went to is known how it goes to them."""
+
 _NO_STAMP: Final[Stamp] = (Transaction(0, 0, 0.0, 0), b"", b"", b"")
 
 
@@ -591,17 +594,38 @@ class Assembler:
     def _distributor(self, version: _Version, wanted: _Wanted, kind: bytes) -> Callable[[bytes, int, Stamp], None]:
         """For rows that several shapes, filters, barriers or positions already received make more than an append."""
         sieve = wanted.sieve
+        # By triggers that pass: what writes the events, and the inboxes that they go to. Only where an append is all
+        # there is to do; a route that is quiet stays so until its relation is described anew.
+        straight: dict[tuple[str, ...], tuple[tuple[RowEncoder, tuple[list[Event], ...]], ...]] = {}
 
         def distribute(payload: bytes, ordinal: int, stamp: Stamp) -> None:
             passed = () if sieve is None else sieve.sift(kind, payload, ordinal, stamp)
-            chosen = self._unreceived(wanted.chosen(passed), stamp[0], ordinal)
-            if chosen:
-                made = [(group.encoder(kind)(payload, ordinal, stamp), routes) for group, routes in chosen]
-                self._distribute(version, made)
-            else:
+            if stamp[0].commit_lsn > self._skip_until:
+                ways = straight.get(passed)
+                if ways is not None:
+                    if ways:
+                        made = [(encode(payload, ordinal, stamp), inboxes) for encode, inboxes in ways]
+                        for event, inboxes in made:
+                            for inbox in inboxes:
+                                inbox.append(event)
+                    if sieve is not None:
+                        sieve.count(passed)
+                    return
+            chosen = wanted.chosen(passed)
+            if len(straight) < _KNOWN_WAYS and all(
+                version.is_quiet_for(route) for _, routes in chosen for route in routes
+            ):
+                straight[passed] = tuple(
+                    (group.encoder(kind), tuple(route.inbox for route in routes)) for group, routes in chosen
+                )
+            left = self._unreceived(chosen, stamp[0], ordinal)
+            if left:
+                self._distribute(
+                    version, [(group.encoder(kind)(payload, ordinal, stamp), routes) for group, routes in left]
+                )
+            elif sieve is None:  # which else has looked at the whole of the row
                 self.execution.step_over_row(payload, ordinal, stamp)
-            if sieve is not None:
-                self._count(wanted, passed, stamp[0], ordinal)
+            self._count(wanted, passed, stamp[0], ordinal)
 
         return distribute
 
@@ -617,15 +641,12 @@ class Assembler:
         sieve = wanted.sieve
         if sieve is None:
             return
-        sieve.asked += 1
-        counts = sieve.passed
-        for trigger in passed:
-            counts[trigger] += 1
+        sieve.count(passed)
         if transaction.commit_lsn <= self._skip_until:
             position = (transaction.commit_lsn, ordinal)
             for trigger in wanted.filtered.keys() - set(passed):
                 if wanted.filtered[trigger][1].received >= position:
-                    counts[trigger] += 1  # it was counted when it was received
+                    sieve.passed[trigger] += 1  # it was counted when it was received
 
     def _distribute(self, version: _Version | None, made: Sequence[tuple[Event, tuple[Route, ...]]]) -> None:
         for event, routes in made:

@@ -34,6 +34,9 @@ RowKey = bytes
 ROW_KEY: Final = slice(XLOG_DATA_HEADER_BYTES, XLOG_DATA_HEADER_BYTES + 8)
 """Tag, relation OID, tuple kind and number of columns of a row message in an XLogData frame."""
 
+FIRST_COLUMN: Final = ROW_KEY.stop
+"""Where a row's first column begins."""
+
 KINDS: Final = (b"IN", b"UN", b"UO", b"DK", b"DO")
 """Tag and first tuple's kind of what has a program. `UK`, a key change, is rare and goes the plain way."""
 

@@ -1,10 +1,11 @@
 """
 The filters of all triggers that want one operation of a relation, asked of each row at once.
 
-A row is not made an event before somebody wants it. What the filters ask about is written first, by a plan of its own:
-just the columns that they read, and of the metadata nothing but the keys unless a pattern reads more. What follows is
-one reading of that small document and one question to all patterns together (`triggers/filter/index.py`), so a hundred
-triggers cost little more than one, and a row that nobody wants costs little more than its decoding.
+A row is not made an event before somebody wants it. What plain columns say is told by a glance at the row's bytes
+(`glance.py`), which costs less than the event would. Where that is not enough, as for a field inside of a json column,
+what the filters ask about is written first, by a plan of its own: just the columns that they read, and of the metadata
+nothing but the keys unless a pattern reads more. What follows is one reading of that small document and one question to
+all patterns together (`triggers/filter/index.py`). Either way a hundred triggers cost little more than one.
 
 Filters see a row as it is in the table: with the columns that an event leaves out, under the names that they have
 there, and uncovered. What becomes of it afterwards is the shape's business.
@@ -12,11 +13,12 @@ there, and uncovered. What becomes of it afterwards is the shape's business.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from bridge.change import Event
 from bridge.pgoutput.execution import Execution
+from bridge.pgoutput.glance import Glance, Look, glance_at
 from bridge.pgoutput.messages import Delete, Insert, RelationMessage, TypeMessage, Update
 from bridge.pgoutput.plan import Plan, Stamp
 from bridge.pgoutput.program import RowEncoder
@@ -96,7 +98,9 @@ class Sieve:
         # Only a document, or the context in the metadata, can hold numbers that the quicker reader would round.
         self._exact = self._filters.compares_numbers and (whole or documents)
         self._execution = execution
+        self._database = database
         self._encoders: dict[bytes, RowEncoder] = {}
+        self._glances: dict[bytes, tuple[Glance, Look] | None] = {}
 
     def _read(self, relation: RelationMessage, matchers: Any) -> Iterator[str]:
         """The columns that a filter asks about."""
@@ -112,18 +116,32 @@ class Sieve:
             ):
                 yield column.name
 
-    def sift(self, kind: bytes, payload: bytes, ordinal: int, stamp: Stamp) -> list[str]:
+    def sift(self, kind: bytes, payload: bytes, ordinal: int, stamp: Stamp) -> tuple[str, ...]:
         """
         The triggers that take a row of a compilable kind, in the order given; counts nothing.
 
         Raises: any of `GAVE_UP`; then it is a case for `sift_plainly`.
         """
+        if kind not in self._glances:
+            self._glances[kind] = self._glance_at(kind)
+        glance = self._glances[kind]
+        if glance is not None:
+            questions, look = glance
+            passed = questions.passed(look(payload))
+            if passed is not None:
+                return passed
         encode = self._encoders.get(kind)
         if encode is None:
             encode = self._encoders[kind] = self._execution.compile_row(self.plan, kind)
         return self._choose(encode(payload, ordinal, self._stamp(stamp)))
 
-    def sift_plainly(self, change: Insert | Update | Delete, ordinal: int, stamp: Stamp) -> list[str]:
+    def _glance_at(self, kind: bytes) -> tuple[Glance, Look] | None:
+        glance = glance_at(
+            self.plan, kind, self._filters.matchers, self._changed, database=self._database, exact=self._exact
+        )
+        return None if glance is None else (glance, self._execution.compile_glance(glance))
+
+    def sift_plainly(self, change: Insert | Update | Delete, ordinal: int, stamp: Stamp) -> tuple[str, ...]:
         """
         The same for any row change.
 
@@ -131,9 +149,15 @@ class Sieve:
         """
         return self._choose(self.plan.encode(change, ordinal, self._stamp(stamp)))
 
-    def sift_truncate(self, options: int, ordinal: int, stamp: Stamp) -> list[str]:
+    def sift_truncate(self, options: int, ordinal: int, stamp: Stamp) -> tuple[str, ...]:
         """The same for a Truncate."""
         return self._choose(self.plan.encode_truncate(options, ordinal, self._stamp(stamp)))
+
+    def count(self, passed: Iterable[str]) -> None:
+        """One change more that was asked about, and the triggers that take it."""
+        self.asked += 1
+        for trigger in passed:
+            self.passed[trigger] += 1
 
     def refused(self) -> Iterator[tuple[str, int]]:
         """By trigger, how many changes its filter refused."""
@@ -142,20 +166,20 @@ class Sieve:
     def _stamp(self, stamp: Stamp) -> Stamp:
         return (stamp[0], b"", b"", _BEFORE_KEYS) if self._short else stamp
 
-    def _choose(self, event: Event) -> list[str]:
+    def _choose(self, event: Event) -> tuple[str, ...]:
         try:
             document = load_event(event.body[:-1] + b"}}", exact=self._exact)
         except ValueError:
             # A json column that nests deeper than our readers go: nobody can be told to do without it.
-            return list(self.passed)
+            return tuple(self.passed)
         matching = self._filters.matching(document)
         if self._changed and event.action == "update":
-            return [
+            return tuple(
                 trigger
                 for trigger in matching
                 if trigger not in self._changed or self._has_changed(self._changed[trigger], document)
-            ]
-        return matching
+            )
+        return tuple(matching)
 
     def _has_changed(self, columns: frozenset[str], document: Mapping[str, Any]) -> bool:
         """Whether one of these is another than before; True also where what was sent can't tell."""

@@ -66,12 +66,13 @@ class FilterSet(Generic[Name]):
     Immutable, and safe to share between tasks and threads.
 
     Attributes:
+        matchers: by name, in the order given.
         paths: every field that any of the matchers looks at.
         compares_numbers: whether the value of a number matters to any of them.
     """
 
     def __init__(self, matchers: Mapping[Name, Matcher]) -> None:
-        self._matchers = dict(matchers)
+        self.matchers = dict(matchers)
         self._names = tuple(matchers)
         self.paths: frozenset[Path] = frozenset().union(*(matcher.paths for matcher in matchers.values()))
         self.compares_numbers = any(matcher.compares_numbers for matcher in matchers.values())
@@ -84,7 +85,7 @@ class FilterSet(Generic[Name]):
     def _arrange(self) -> None:
         asked = [
             (place, conjunction, matcher.numeric_paths)
-            for place, matcher in enumerate(self._matchers.values())
+            for place, matcher in enumerate(self.matchers.values())
             for conjunction in matcher.conjunctions
         ]
         distinct: dict[str, set[Hashable]] = {}
@@ -124,7 +125,7 @@ class FilterSet(Generic[Name]):
 
     def bind(self, numeric_text: NumericText) -> FilterSet[Name]:
         """This set for events in which `numeric_text` names the columns of type numeric; made once for each choice."""
-        bound = {name: matcher.bind(numeric_text) for name, matcher in self._matchers.items()}
+        bound = {name: matcher.bind(numeric_text) for name, matcher in self.matchers.items()}
         numeric_paths = frozenset().union(*(matcher.numeric_paths for matcher in bound.values()))
         if numeric_paths not in self._bound:
             self._bound[numeric_paths] = FilterSet(bound)

@@ -7,7 +7,7 @@ These are values. `grammar.py` and `operators.py` make them, `leaf.py` compiles 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NoReturn
@@ -121,6 +121,16 @@ class AnythingBut:
 Test = Equals | SameAddress | Affix | IgnoreCase | Wildcard | Between | InNetwork | Exists | AnythingBut
 Conjunction = dict[str, tuple[Test, ...]]
 """Flattened name, `record.age`, to alternatives, one of which has to accept."""
+
+
+def reads_text(tests: Iterable[Test]) -> bool:
+    """Whether any of the tests can tell one text from another."""
+    return any(
+        isinstance(test, SameAddress | Affix | IgnoreCase | Wildcard | InNetwork)
+        or (isinstance(test, Equals) and isinstance(test.value, str))
+        or (isinstance(test, AnythingBut) and reads_text(test.tests))
+        for test in tests
+    )
 
 
 def members_of(content: Any) -> list[tuple[Any, Any]]:

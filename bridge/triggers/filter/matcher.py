@@ -87,15 +87,21 @@ def look_at(path: Path) -> Look:
 
 
 class Conjunction:
-    """Fields that must all be met, by one choice of array elements."""
+    """
+    Fields that must all be met, by one choice of array elements.
 
-    __slots__ = ("_fields", "_names", "_wanted", "tests")
+    Attributes:
+        tests: the alternatives of each field, as read.
+        wanted: the fields, compiled, in the order in which they are asked.
+    """
+
+    __slots__ = ("_fields", "_names", "tests", "wanted")
 
     def __init__(self, tests: Parsed, numeric_paths: frozenset[Path]) -> None:
         self.tests = tests
         # In event-ruler's order, which is Java's: by UTF-16 unit.
         names = sorted(tests, key=lambda name: name.encode("utf-16-be", "surrogatepass"))
-        self._wanted = [
+        self.wanted = [
             Wanted(
                 name,
                 compile_tests(tests[name], numeric_text=tuple(name.split(".")) in numeric_paths),
@@ -104,7 +110,7 @@ class Conjunction:
             for name in names
         ]
         self._fields = tuple(
-            (look_at(tuple(want.name.split("."))), want.accepts, want.or_absent) for want in self._wanted
+            (look_at(tuple(want.name.split("."))), want.accepts, want.or_absent) for want in self.wanted
         )
         self._names = Names.of(names)
 
@@ -124,7 +130,7 @@ class Conjunction:
                     return False
             elif not or_absent:  # absent, an object or an empty array: no scalar, and only scalars exist
                 return False
-        return not tangled or one_choice_meets_all(self._wanted, flatten(event, self._names))
+        return not tangled or one_choice_meets_all(self.wanted, flatten(event, self._names))
 
 
 class Matcher:

@@ -26,6 +26,8 @@ from bridge.lsn import LSN
 from bridge.pgoutput.assembler import Assembler, Route
 from bridge.pgoutput.execution import GENERATED, NATIVE, Execution
 from bridge.pgoutput.values import CatalogType
+from bridge.triggers.filter import compile_patterns
+from bridge.triggers.selection import Selection
 from bridge.triggers.shape import Shape
 
 CORPUS = Path(__file__).parents[2] / "corpus"
@@ -52,6 +54,14 @@ SHAPES = (
     Shape(include=frozenset({"id", "v", "name"}), order_by="table"),
     Shape(exclude=frozenset({"id"}), order_by=("name",)),
     Shape(order_by="none"),
+)
+
+FILTERS = (
+    None,
+    Selection(compile_patterns([{"record": {"id": [1, {"numeric": [">", 3]}]}}])),
+    Selection(compile_patterns([{"record": {"v": [{"anything-but": {"prefix": "a"}}], "name": [{"exists": True}]}}])),
+    Selection(compile_patterns([{"changes": {"v": [{"exists": True}]}}, {"action": ["delete"]}])),
+    Selection(None, frozenset({"v", "name"})),
 )
 
 
@@ -164,12 +174,19 @@ def damaged(chance: random.Random, stream: Stream) -> list[bytes]:
 
 
 def read(
-    stream: Stream, frames: list[bytes], execution: Execution, shapes: tuple[Shape, ...]
+    stream: Stream,
+    frames: list[bytes],
+    execution: Execution,
+    shapes: tuple[Shape, ...],
+    filters: tuple[Selection | None, ...] = FILTERS[:1],
 ) -> tuple[list[tuple], str | None]:
     """The events of all triggers, and what the stream ended with, if not well."""
     inboxes: list[list[Event]] = [[] for _ in shapes]
     operations = frozenset({"insert", "update", "delete", "truncate"})
-    routes = [Route(f"t{n}", shape, operations, inboxes[n], Position(LSN(0), 0)) for n, shape in enumerate(shapes)]
+    routes = [
+        Route(f"t{n}", shape, operations, inboxes[n], Position(LSN(0), 0), filters[n % len(filters)])
+        for n, shape in enumerate(shapes)
+    ]
     assembler = Assembler(
         database="corpus",
         system_identifier="1",
@@ -210,9 +227,10 @@ def play(seed: int, number: int) -> str | None:
     stream = chance.choice(streams())
     frames = damaged(chance, stream)
     shapes = (SHAPES[0],) if chance.random() < 0.5 else tuple(chance.sample(SHAPES, chance.randrange(1, 4)))
+    filters = tuple(chance.choices(FILTERS, k=len(shapes)))
     try:
-        plain = read(stream, frames, GENERATED, shapes)
-        native = plain if NATIVE is None else read(stream, frames, NATIVE, shapes)
+        plain = read(stream, frames, GENERATED, shapes, filters)
+        native = plain if NATIVE is None else read(stream, frames, NATIVE, shapes, filters)
     except Exception as error:
         raise FindingError(f"seed {seed}, round {number}, {stream.name}: {error!r}") from error
     if plain != native:
