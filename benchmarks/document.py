@@ -115,7 +115,7 @@ def _smaller(group: str, members: Sequence[Mapping[str, Any]]) -> str:
             figure_text(Spread(one["middle"], one["low"], one["high"])),
             one["unit"],
             "" if one["ratio"] is None else f"{one['ratio']:.2f}",
-            "" if one["client_us"] is None else f"{one['client_us']:,.0f}",
+            "" if one["client_us"] is None else f"{one['client_us']:,.{1 if one['client_us'] < 10 else 0}f}",
             one["notes"],
         )
         lines.append(f"| {' | '.join(cells)} |")

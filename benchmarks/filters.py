@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from benchmarks.results import Figure, Spread
 from bridge.change import Event, Position
@@ -20,7 +21,9 @@ OID, INT4, TEXT = 16384, 23, 25
 COLUMNS = [("id", INT4, True), ("tenant", INT4, False), *((f"c{number}", TEXT, False) for number in range(8))]
 NO_FILTER = "no filter"
 ONE = "one equality filter that matches 1 %"
+RANGE = "one range filter that matches 1 %"
 MANY = "100 triggers with different equality filters"
+REFUSED = "100 triggers with different prefix filters that match nothing"
 
 
 def measure(_server: EmbeddedPostgres, rows: int, runs: int) -> list[Figure]:
@@ -32,8 +35,10 @@ def measure(_server: EmbeddedPostgres, rows: int, runs: int) -> list[Figure]:
     ]
     sets: dict[str, list[Selection | None]] = {
         NO_FILTER: [None],
-        ONE: [_wants(1)],
-        MANY: [_wants(tenant) for tenant in range(TENANTS)],
+        ONE: [_wants(tenant=[1])],
+        RANGE: [_wants(tenant=[{"numeric": ["<", 1]}])],
+        MANY: [_wants(tenant=[tenant]) for tenant in range(TENANTS)],
+        REFUSED: [_wants(c7=[{"prefix": f"other {number}"}]) for number in range(TENANTS)],
     }
     rates: dict[str, list[float]] = {title: [] for title in sets}
     for _ in range(runs):
@@ -55,8 +60,8 @@ def measure(_server: EmbeddedPostgres, rows: int, runs: int) -> list[Figure]:
     ]
 
 
-def _wants(tenant: int) -> Selection:
-    return Selection(compile_patterns([{"action": ["insert"], "record": {"tenant": [tenant]}}]))
+def _wants(**columns: list[Any]) -> Selection:
+    return Selection(compile_patterns([{"action": ["insert"], "record": columns}]))
 
 
 def _seconds(frames: list[bytes], selections: list[Selection | None]) -> float:
