@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple, cast
 
@@ -85,9 +85,10 @@ class LoopGuard:
         """
         if not self._calls and not self._older:
             return None
-        counts = _counts(batch)
-        if not self._known(counts):
+        keys = _keys(batch)
+        if not self._knows_any(keys):
             return None
+        counts = Counter(keys)
         for event in batch.events[:_KEYS_OF_A_CALL]:
             for key in (event.key, event.old_key):
                 known = None if key is None else self._calls.get(key) or self._older.get(key)
@@ -118,23 +119,30 @@ class LoopGuard:
         """
         if self._repeats is None or (received == received_before and not self._calls and not self._older):
             return
-        counts = _counts(batch)
+        keys = _keys(batch)
         call = _Call(received_before, received, now)
-        for key in self._known(counts):
-            known = self._forget(key)
-            if counts.pop(key) == 1:
-                row = known if isinstance(known, _Row) else _Row(known)
-                row.last = call
-                self._calls[key] = row
+        once = dict.fromkeys(keys, call)
+        known = self._known(once) if self._knows_any(keys) else ()
+        if known or len(once) < len(keys):
+            counts = Counter(keys)
+            once = {key: call for key in once if counts[key] == 1}
+            for key in known:
+                before = self._forget(key)
+                if once.pop(key, None) is not None:
+                    row = before if isinstance(before, _Row) else _Row(before)
+                    row.last = call
+                    self._calls[key] = row
         if received != received_before:
-            if counts.total() > len(counts):
-                counts = Counter({key: count for key, count in counts.items() if count == 1})
-            self._calls.update(dict.fromkeys(counts, call))
+            self._calls.update(once)
             if len(self._calls) > _MOST_KEYS:
                 self._calls, self._older = {}, self._calls
 
-    def _known(self, counts: Counter[bytes]) -> set[bytes]:
-        return (self._calls.keys() & counts.keys()) | (self._older.keys() & counts.keys())
+    def _knows_any(self, keys: list[bytes]) -> bool:
+        """Without making anything of the keys: for nearly all calls the answer is no."""
+        return not (self._calls.keys().isdisjoint(keys) and self._older.keys().isdisjoint(keys))
+
+    def _known(self, keys: Iterable[bytes]) -> list[bytes]:
+        return [key for key in keys if key in self._calls or key in self._older]
 
     def _forget(self, key: bytes) -> _Call | _Row:
         older = self._older.pop(key, None)
@@ -200,10 +208,10 @@ class _Row:
         """How often there was silence."""
 
 
-def _counts(batch: Batch) -> Counter[bytes]:
-    """How many changes of each key are in it."""
+def _keys(batch: Batch) -> list[bytes]:
+    """Of its events, as often as they occur."""
     events = batch.events[:_KEYS_OF_A_CALL]
-    counts = Counter(map(_key, events))
-    counts.update(map(_old_key, events))
-    del counts[None]
-    return cast("Counter[bytes]", counts)
+    keys = list(map(_key, events))
+    if any(map(_old_key, events)):
+        keys += map(_old_key, events)
+    return cast("list[bytes]", keys if all(keys) else [key for key in keys if key is not None])
