@@ -3,7 +3,7 @@ Whether compiled parts may be used.
 
 A few hot paths have an extension module beside their Python; it is built where pgbridge was installed with a C compiler
 at hand, and gives the same results in a fraction of the time. `PGBRIDGE_PURE=1` leaves it aside, to compare or to
-rule it out.
+rule it out; then the event loop is asyncio's own as well (`cli/run.py`).
 """
 
 from __future__ import annotations
