@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -11,7 +9,7 @@ from typing import Final
 
 import click
 
-from bridge.cli.output import on_one_line, printable
+from bridge.cli.output import on_one_line, printable, terminal_width
 from bridge.store.protocol import DeadLetter
 
 _HEADER: Final = ("id", "attempts", "status", "trigger", "table", "event", "last failed", "error")
@@ -24,8 +22,7 @@ _ROOM_FOR_ERROR: Final = 24
 
 def print_table(letters: Sequence[DeadLetter]) -> None:
     """A line for each letter, for eyes and for grep; where the terminal is too narrow for it, a paragraph."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for line in table_lines(letters, width):
+    for line in table_lines(letters, terminal_width()):
         click.echo(line)
 
 

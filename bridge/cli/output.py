@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -84,3 +87,25 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: froz
 
 def _shown(match: re.Match[str]) -> str:
     return repr(match[0])[1:-1]
+
+
+def terminal_width() -> int | None:
+    """Characters in a line of the terminal; None where stdout is none, so that nobody's eyes limit it."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def fitting(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[int], width: int | None
+) -> list[str]:
+    """As `columns`; where that is wider than the terminal, a paragraph for each row that names every cell."""
+    lines = columns(header, rows, right=right)
+    if width is None or max(map(len, lines)) <= width:
+        return lines
+    paragraphs: list[str] = []
+    for first, *rest in rows:
+        cells = ", ".join(f"{name} {cell}" for name, cell in zip(header[1:], rest, strict=True))
+        paragraphs += [
+            first,
+            *textwrap.wrap(cells, max(width, 24), initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False),
+        ]
+    return paragraphs

@@ -15,7 +15,7 @@ import click
 import orjson
 
 from bridge.cli.options import config_option, json_option, load_settings
-from bridge.cli.output import UNKNOWN, columns, duration, number, on_one_line, print_json, size
+from bridge.cli.output import UNKNOWN, duration, fitting, number, on_one_line, print_json, size, terminal_width
 from bridge.clock import SystemClock
 from bridge.errors import BridgeError
 
@@ -62,7 +62,7 @@ def command(*, config: Path, url: str | None, as_json: bool) -> None:
     if as_json:
         print_json(as_document(answer))
         return
-    for line in render(answer, SystemClock().now()):
+    for line in render(answer, SystemClock().now(), terminal_width()):
         click.echo(line)
 
 
@@ -245,8 +245,8 @@ def as_document(answer: Answer) -> dict[str, Any]:
     return {"from": "process" if answer.by_process else "database", "said": answer.said, **document}
 
 
-def render(answer: Answer, now: float) -> Iterator[str]:
-    """The lines for people."""
+def render(answer: Answer, now: float, width: int | None = None) -> Iterator[str]:
+    """The lines for people; the table of triggers keeps within `width` characters where one is given."""
     status = answer.status
     yield f"from       {answer.said}"
     reason = f": {on_one_line(status.reason)}" if status.reason else ""
@@ -266,7 +266,7 @@ def render(answer: Answer, now: float) -> Iterator[str]:
     if status.buffer_limit_bytes is not None:
         yield f"in memory  {size(status.buffered_bytes)} of {size(status.buffer_limit_bytes)}"
     yield ""
-    yield from columns(_HEADER, [_row(trigger, answer) for trigger in status.triggers], right=_NUMBERS)
+    yield from fitting(_HEADER, [_row(trigger, answer) for trigger in status.triggers], right=_NUMBERS, width=width)
     for trigger in status.triggers:
         if trigger.mode == "backlog":
             yield f"{trigger.name} delivers from the backlog, which holds {size(trigger.backlog_bytes)}"

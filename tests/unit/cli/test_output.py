@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.cli.output import columns, duration, number, on_one_line, printable, size
+from bridge.cli.output import columns, duration, fitting, number, on_one_line, printable, size
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,24 @@ def test_counts_are_grouped():
 def test_columns_are_aligned_and_numbers_stand_to_the_right():
     lines = columns(("name", "n"), [("a", "1"), ("longer", "10")], right=frozenset({1}))
     assert lines == ["name     n", "a        1", "longer  10"]
+
+
+WIDE = (("trigger", "state", "lag"), [("welcome", "running", "0.5 s"), ("order-hook", "paused", "12 min")])
+
+
+@pytest.mark.parametrize("width", [None, 27, 200])
+def test_columns_that_fit_stay_columns(width):
+    assert fitting(*WIDE, right=frozenset({2}), width=width) == columns(*WIDE, right=frozenset({2}))
+
+
+def test_columns_that_do_not_fit_become_paragraphs_that_name_each_cell():
+    assert fitting(*WIDE, right=frozenset({2}), width=26) == [
+        "welcome",
+        "  state running, lag 0.5 s",
+        "order-hook",
+        "  state paused, lag 12 min",
+    ]
+    assert max(map(len, fitting(*WIDE, right=frozenset({2}), width=24))) <= 24
 
 
 def test_columns_without_rows_are_a_header():

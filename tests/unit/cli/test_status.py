@@ -77,6 +77,13 @@ def test_a_running_process_is_shown_whole():
     ]
 
 
+def test_on_a_narrow_terminal_a_trigger_is_a_paragraph():
+    lines = list(render(BY_PROCESS, NOW, 60))
+    at = lines.index("email")
+    assert lines[at + 1].startswith("  state running, lag ")
+    assert max(len(line) for line in lines[at + 1 : at + 3]) <= 60
+
+
 def test_what_the_database_does_not_know_is_a_dash():
     assert list(render(BY_DATABASE, NOW)) == [
         "from       the database; no process answers",
