@@ -35,6 +35,8 @@ until a checkpoint removes it.
 FIRST_PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 15.0
 """While restart_lsn does not move for our records, the server's own do as well (LOG_SNAPSHOT_INTERVAL_MS)."""
+POSTPONED_SECONDS: Final = 2.0
+"""Until the next look, where a record seemed due and was not, or the server could not be asked."""
 REFUSED_PAUSE_SECONDS: Final = 60.0
 """Until the right to write records is asked for again."""
 IN_VAIN: Final = 2
@@ -113,8 +115,8 @@ class RestartPace:
         self._next = now + REFUSED_PAUSE_SECONDS
 
     def postpone(self, now: float) -> None:
-        """It was due by what the caller knew, and on a closer look it was not, or there could be none."""
-        self._next = max(self._next, now + LONGEST_PAUSE_SECONDS)
+        """It seemed due by what the caller knew; on a closer look it was not, or there could be none."""
+        self._next = max(self._next, now + POSTPONED_SECONDS)
 
     def is_held(self, now: float) -> bool:
         """Whether something else than a missing record keeps restart_lsn back: an old transaction."""

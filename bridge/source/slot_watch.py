@@ -92,9 +92,11 @@ class SlotWatch:
         if state.restart_lsn is None or state.confirmed_flush_lsn is None:
             return status_of(state)
         self._pace.seen(self._clock.monotonic(), restart_lsn=state.restart_lsn, confirmed_lsn=state.confirmed_flush_lsn)
-        if self._positions() is not None and state.retained_bytes is not None:
+        positions = self._positions()
+        if positions is not None and state.retained_bytes is not None:
+            _, told = positions  # which may not have arrived yet
             written = state.restart_lsn + state.retained_bytes
-            if self._record_is_due(written, state.confirmed_flush_lsn):
+            if self._record_is_due(written, max(told, state.confirmed_flush_lsn)):
                 await self._have_a_record_written(wire)
         held_by = None
         if self._pace.is_held(self._clock.monotonic()):

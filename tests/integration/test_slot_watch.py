@@ -20,7 +20,7 @@ from bridge.local.postgres import EmbeddedPostgres
 from bridge.lsn import LSN
 from bridge.observe import log as events
 from bridge.observe.status import SlotStatus
-from bridge.progress.restart import LONGEST_PAUSE_SECONDS
+from bridge.progress.restart import LONGEST_PAUSE_SECONDS, POSTPONED_SECONDS
 from bridge.secret import SecretResolver
 from bridge.source import running_xacts, slot_watch
 from bridge.source.findings import Finding
@@ -270,12 +270,13 @@ async def test_a_refusal_is_logged_once(quiet_database: str, weak_role: str, mon
 async def test_an_old_transaction_that_holds_the_slot_is_named(site: Site, quiet_database: str, *, prepared: bool):
     site.admin.execute("CREATE TABLE t (id int)")
     await site.go_on()
-    with psycopg.connect(quiet_database) as old:
+    with psycopg.connect(quiet_database) as old, psycopg.connect(quiet_database) as younger:
         old.execute("INSERT INTO t VALUES (1)")
         who = f"server process {old.info.backend_pid}"
         if prepared:
             old.execute(f"PREPARE TRANSACTION '{site.name}'")
             who = f"prepared transaction '{site.name}'"
+        younger.execute("INSERT INTO t VALUES (2)")
         began_before = site.written
         assert await site.findings("oldest open transaction") == []
         assert (await site.go_on()).held_by is None
@@ -288,6 +289,7 @@ async def test_an_old_transaction_that_holds_the_slot_is_named(site: Site, quiet
         (finding,) = await site.findings("oldest open transaction")
         assert (finding.severity, finding.details["holder"]) == ("warning", who)
         old.rollback()
+        younger.rollback()
     if prepared:
         site.admin.execute(f"ROLLBACK PREPARED '{site.name}'")
     await site.go_on()
@@ -319,19 +321,23 @@ async def test_a_server_that_takes_no_connection_is_not_asked_again_at_once(site
     with pytest.raises(SourceUnavailable):
         await site.watch.look()
     monkeypatch.setattr(slot_watch.asyncio, "sleep", Sleeps(site.clock).sleep)
-    assert not await site.watch.rest(site.clock.monotonic() + 10)
+    failed_at = site.clock.monotonic()
+    assert await site.watch.rest(failed_at + 10)
+    assert site.clock.monotonic() == failed_at + POSTPONED_SECONDS
 
 
 async def test_a_running_service_keeps_its_slot_from_retaining_what_is_confirmed(quiet_database: str, run_service):
-    async with run_service(quiet_database, {"t": {"backlog": {"after_wal_bytes": BOUND}}}) as running:
+    async with run_service(quiet_database, {"t": {"backlog": {"after_wal_bytes": 4 * SEGMENT}}}) as running:
         watch = running.service._slot_watch
         with psycopg.connect(quiet_database, autocommit=True) as admin:
             admin.execute("CREATE TABLE t (id int PRIMARY KEY)")
-            for number in range(1, 4):
-                admin.execute("INSERT INTO t VALUES (%s)", (number,))
-                admin.execute("SELECT pg_switch_wal()")
-                await running.until(lambda number=number: watch.records == number)
+            for number in range(3):
+                records = watch.records
+                for each in (2 * number, 2 * number + 1):
+                    admin.execute("INSERT INTO t VALUES (%s)", (each,))
+                    admin.execute("SELECT pg_switch_wal()")
+                await running.until(lambda records=records: watch.records > records)
             query = "SELECT pg_current_wal_lsn() - restart_lsn FROM pg_replication_slots WHERE slot_name = %s"
             slot_name = running.settings.source.slot
-            await running.until(lambda: admin.execute(query, (slot_name,)).fetchone()[0] < BOUND // 4)
-        await running.events(3)
+            await running.until(lambda: admin.execute(query, (slot_name,)).fetchone()[0] < SEGMENT)
+        await running.events(6)

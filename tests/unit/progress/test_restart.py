@@ -12,6 +12,7 @@ from bridge.progress.restart import (
     FIRST_PAUSE_SECONDS,
     IN_VAIN,
     LONGEST_PAUSE_SECONDS,
+    POSTPONED_SECONDS,
     REFUSED_PAUSE_SECONDS,
     STEP_BYTES,
     STILL_SECONDS,
@@ -225,8 +226,8 @@ def test_what_was_due_only_by_a_guess_is_looked_at_again_after_a_while():
     pace = RestartPace(BOUND)
     pace.seen(0, restart_lsn=0, confirmed_lsn=BOUND)
     pace.postpone(0)
-    assert not pace.is_due(LONGEST_PAUSE_SECONDS - 1, written_lsn=BOUND, confirmed_lsn=BOUND)
-    assert pace.is_due(LONGEST_PAUSE_SECONDS, written_lsn=BOUND, confirmed_lsn=BOUND)
+    assert not pace.is_due(POSTPONED_SECONDS - 1, written_lsn=BOUND, confirmed_lsn=BOUND)
+    assert pace.is_due(POSTPONED_SECONDS, written_lsn=BOUND, confirmed_lsn=BOUND)
 
 
 def test_nothing_is_due_before_the_slot_was_looked_at():
