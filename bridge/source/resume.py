@@ -14,7 +14,7 @@ from bridge.store.protocol import Progress, SourceIdentity
 
 ACCEPT_GAP = (
     "to go on without the changes in between run: pgbridge init --accept-gap, "
-    "then have their rows sent again by an UPDATE that touches them"
+    "then have their rows sent again by an UPDATE that touches them (a backfill)"
 )
 
 NOT_A_STANDBY = "it is tried again; to go past standbys add target_session_attrs=read-write to source.dsn"
