@@ -180,5 +180,5 @@ cdef class Look:
 
 
 def compile_glance(glance):
-    """As `glance.compile_glance`."""
+    """As `look.compile_glance`."""
     return Look(glance)

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from bridge import native
-from bridge.pgoutput import compiled, glance
+from bridge.pgoutput import compiled
+from bridge.pgoutput.glance import Glance, Look
+from bridge.pgoutput.look import compile_glance
 from bridge.pgoutput.plan import Plan, Stamp
 from bridge.pgoutput.program import RowEncoder
 
@@ -32,13 +34,13 @@ class Execution:
     """A plan and a kind of row (of `KINDS`) to what writes such rows."""
     step_over_row: Callable[[bytes, int, Stamp], None]
     """Checks the framing of a row that nobody wants."""
-    compile_glance: Callable[[glance.Glance], glance.Look]
+    compile_glance: Callable[[Glance], Look]
     """What filters ask to what looks at rows."""
     reader: Callable[[object, dict[bytes, Any]], Reader] | None
     """From an assembler, and its mapping for the time outside of transactions; None: the assembler's own loop."""
 
 
-GENERATED: Final = Execution("python", compiled.compile_row, compiled.step_over_row, glance.compile_glance, reader=None)
+GENERATED: Final = Execution("python", compiled.compile_row, compiled.step_over_row, compile_glance, reader=None)
 
 
 def _native() -> Execution | None:
