@@ -43,6 +43,7 @@ from bridge.errors import (
     SourceCredentialsRefused,
     SourceMisconfigured,
     SourceUnavailable,
+    StoreError,
     StoreMisconfigured,
 )
 from bridge.letters import LetterWatch, destinations_of
@@ -81,6 +82,11 @@ as it takes.
 """
 FIRST_RECONNECT_PAUSE_SECONDS = 0.2
 LONGEST_RECONNECT_PAUSE_SECONDS = 15.0
+ROTATION_SECONDS = 300.0
+"""
+How long a process that has read goes on trying with credentials that are refused: rotations change the password first
+and tell of it afterwards, and a mounted secret is a minute or two late.
+"""
 MOST_STATUS_INTERVAL_SECONDS = 10.0
 WATCH_PAUSE_SECONDS = 10.0
 # While reading waits for a trigger, what the slot retains decides how long it may.
@@ -159,7 +165,12 @@ class Service:
         self._filtered_in_past_sessions: Counter[str] = Counter()
         self._ignored_contexts_of_past_sessions = 0
         self._ignored_contexts_told = 0
-        self._credentials_refused = False
+        self._refused_at: float | None = None
+        """Since when the source refuses our credentials, by the monotonic clock."""
+        self._at_work = False
+        """Whether the session has come as far as its work, which sees a stop itself."""
+        self._to_finish: Pipeline | None = None
+        """The newest session's, until a stop has saved what settled in it and after it."""
         self._seen = _Seen()
         self._slot_watch = SlotWatch(settings, self._source_dsn, self._positions, clock=self.clock)
 
@@ -196,14 +207,14 @@ class Service:
             await self.store.close()
 
     async def _sessions_until_stop(self) -> None:
-        pause = FIRST_RECONNECT_PAUSE_SECONDS
+        pause, began = FIRST_RECONNECT_PAUSE_SECONDS, self.clock.monotonic()
         while not self._stop.is_set():
             started = self.clock.monotonic()
             try:
-                await self._session()
+                await self._session_or_stop()
             except BridgeError as error:
                 self._met = self._met or isinstance(error, SlotInUse)
-                too_long = self.clock.now() - self._started_at > FIRST_CONTACT_SECONDS
+                too_long = self.clock.monotonic() - began > FIRST_CONTACT_SECONDS
                 if not self._worth_another_try(error) or (too_long and not self._met):
                     self._become(ServiceState.STOPPED, str(error))
                     raise
@@ -218,13 +229,37 @@ class Service:
                 pause = min(pause * 2, LONGEST_RECONNECT_PAUSE_SECONDS)
             else:
                 pause = FIRST_RECONNECT_PAUSE_SECONDS
+        if self._bug is not None:
+            raise self._broken(self._bug)
+        if self._to_finish is not None:
+            # Stopped between two sessions, while the triggers delivered what they had in hand.
+            with contextlib.suppress(StoreError):  # logged; where another process has taken over, it goes on from there
+                await self._finish(self._to_finish)
         self._become(ServiceState.STOPPED, None)
 
+    async def _session_or_stop(self) -> None:
+        """A session; a stop cuts its beginning short, as a server that does not answer would hold it up."""
+        session = asyncio.create_task(self._session(), name="session")
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        try:
+            await asyncio.wait({session, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if self._at_work:
+                await asyncio.wait({session})  # it stops by itself
+        finally:
+            stopping.cancel()
+            session.cancel()
+            await asyncio.gather(session, stopping, return_exceptions=True)
+        if not session.cancelled():
+            session.result()
+
     def _worth_another_try(self, error: BridgeError) -> bool:
-        if isinstance(error, SourceCredentialsRefused) and not self._credentials_refused:
-            # Rotated, perhaps: the next session fetches the secret again.
-            self._credentials_refused = True
-            return True
+        if isinstance(error, SourceCredentialsRefused):
+            # Rotated, perhaps: the next session fetches the secret again. Where the password is changed before the
+            # secret, what worked until now will work again soon.
+            now = self.clock.monotonic()
+            first = self._refused_at is None
+            self._refused_at = now if self._refused_at is None else self._refused_at
+            return first or (self._met and now - self._refused_at < ROTATION_SECONDS)
         if isinstance(error, StoreMisconfigured):
             return False
         return type(error).disposition is Disposition.RETRY
@@ -256,13 +291,14 @@ class Service:
 
     async def _session(self) -> None:
         """Connect, take the slot, and read until the stop or an error."""
-        dsn = await self._source_dsn(fresh=self._credentials_refused or self._sessions > 0)
+        self._at_work = False
+        dsn = await self._source_dsn(fresh=self._refused_at is not None or self._sessions > 0)
         # The source first: where the store is in it too, its errors tell more of what is wrong.
         connection = await ReplicationConnection.open(dsn)
         watching: list[asyncio.Task[None]] = []
         try:
             await self.store.open()
-            self._credentials_refused = False
+            self._refused_at = None
             self._connection = connection
             pipeline = await self._start(connection)
             letters = self._letter_watch()
@@ -271,6 +307,7 @@ class Service:
                 asyncio.create_task(self._pauses.run(), name="pauses"),
             ]
             self._become(ServiceState.STREAMING, None)
+            self._at_work = True
             self._sessions += 1
             await self._work(pipeline)
             await self._pauses.save()
@@ -385,6 +422,7 @@ class Service:
             server_version=server.server_version,
             rows=assembler.execution.name,
         )
+        self._to_finish = self._pipeline
         return self._pipeline
 
     async def _begin_anew(self, received_lsn: LSN, branched_at: LSN) -> None:
@@ -398,6 +436,7 @@ class Service:
         for dispatcher in self._roster.dispatchers.values():
             await dispatcher.drain(0)
         self._roster.dispatchers.clear()
+        self._to_finish = None
         self._pauses = PauseKeeper(self.settings, self.store, self._roster.dispatchers)
 
     async def _work(self, pipeline: Pipeline) -> None:
@@ -411,9 +450,19 @@ class Service:
             running.cancel()
             await asyncio.gather(running, stopping, return_exceptions=True)
         if self._bug is not None:
-            raise InvariantBroken(f"a delivery ended in {type(self._bug).__name__}") from self._bug
+            raise self._broken(self._bug)
         if not running.cancelled():
             running.result()
+        await self._finish(pipeline)
+
+    async def _finish(self, pipeline: Pipeline) -> None:
+        """
+        Wait for what is in flight, and save what has settled.
+
+        Raises:
+            StoreError: it is not saved.
+        """
+        self._to_finish = None
         self._become(ServiceState.DRAINING, None)
         late = await asyncio.gather(
             *(dispatcher.drain(self._drain_seconds) for dispatcher in self._roster.dispatchers.values())
@@ -433,6 +482,12 @@ class Service:
 
     def _pause_changed(self) -> None:
         self._pauses.changed()
+
+    @staticmethod
+    def _broken(bug: BaseException) -> InvariantBroken:
+        broken = InvariantBroken(f"a delivery ended in {type(bug).__name__}")
+        broken.__cause__ = bug
+        return broken
 
     def _failed(self, error: BaseException) -> None:
         """A bug of ours in a delivery: end without confirming anything."""
