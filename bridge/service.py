@@ -18,20 +18,18 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 import structlog
 
 from bridge import __version__
+from bridge.by_hand import ByHand
 from bridge.change import Position
 from bridge.clock import Clock, SystemClock
 from bridge.config import Settings, TriggerSettings
-from bridge.console.app import Actions, build_admin
-from bridge.console.server import AdminServer
 from bridge.delivery.factory import build_target
-from bridge.delivery.gated import GatedTarget
 from bridge.delivery.outcome import Busy, Failed, Misconfigured, Outcome, Partial, Rejected, TooLarge
 from bridge.delivery.target import Target
 from bridge.errors import (
@@ -57,7 +55,6 @@ from bridge.pgoutput.plan import KeyLayout
 from bridge.pgoutput.schema_version import RelationHistory
 from bridge.pipeline import Pipeline
 from bridge.rds import connection_string
-from bridge.replay import Replay, ReplayPlan
 from bridge.roster import Roster
 from bridge.secret import SecretResolver
 from bridge.source import catalog, publication, slot, timeline
@@ -68,7 +65,7 @@ from bridge.source.slot_watch import SlotWatch
 from bridge.source.tables import list_tables
 from bridge.store.factory import build_store
 from bridge.store.guards import GuardKeeper
-from bridge.store.protocol import LetterFilter, Parked, Progress, SourceIdentity, Store
+from bridge.store.protocol import Parked, Progress, SourceIdentity, Store
 
 MAX_BUFFERED_BYTES = 128 << 20
 DRAIN_SECONDS = 25.0
@@ -98,6 +95,24 @@ log = structlog.get_logger("pgbridge.service")
 
 _T = TypeVar("_T")
 TargetBuilder = Callable[[str, TriggerSettings, SecretResolver], Target]
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """What was counted in the streams of all sessions."""
+
+    changes: int = 0
+    filtered: Counter[str] = field(default_factory=Counter)
+    """By trigger."""
+    ignored_contexts: int = 0
+
+    def and_in(self, assembler: Assembler) -> _Decoded:
+        """With what one more session has counted."""
+        return _Decoded(
+            self.changes + assembler.changes,
+            self.filtered + Counter(assembler.filtered),
+            self.ignored_contexts + assembler.ignored_contexts,
+        )
 
 
 @dataclass(slots=True)
@@ -148,6 +163,7 @@ class Service:
             pause_changed=self._pause_changed,
         )
         self._pauses = PauseKeeper(settings, self.store, self._roster.dispatchers)
+        self.by_hand = ByHand(settings, self.store, self._roster, self._targets, self._pauses, clock=self.clock)
         self._connection: ReplicationConnection | None = None
         self._catalog: catalog.CatalogReader | None = None
         self._pipeline: Pipeline | None = None
@@ -161,9 +177,7 @@ class Service:
         self._sessions = 0
         self._met = False
         """Whether the source has let us read, or said that another process does: then the settings are right."""
-        self._changes_of_past_sessions = 0
-        self._filtered_in_past_sessions: Counter[str] = Counter()
-        self._ignored_contexts_of_past_sessions = 0
+        self._past_sessions = _Decoded()
         self._ignored_contexts_told = 0
         self._refused_at: float | None = None
         """Since when the source refuses our credentials, by the monotonic clock."""
@@ -317,9 +331,7 @@ class Service:
                 task.cancel()
             await asyncio.gather(*watching, return_exceptions=True)
             if self._pipeline is not None:
-                self._changes_of_past_sessions += self._pipeline.assembler.changes
-                self._filtered_in_past_sessions.update(self._pipeline.assembler.filtered)
-                self._ignored_contexts_of_past_sessions += self._pipeline.assembler.ignored_contexts
+                self._past_sessions = self._decoded()
             if self._catalog is not None:
                 self._catalog.close()
             self._pipeline = self._connection = self._catalog = None
@@ -510,9 +522,7 @@ class Service:
         """Everything that status, metrics, health and console show, at this moment."""
         pipeline = self._pipeline
         received = None if pipeline is None else LSN(pipeline.received_lsn)
-        filtered = Counter(self._filtered_in_past_sessions)
-        if pipeline is not None:
-            filtered.update(pipeline.assembler.filtered)
+        decoded = self._decoded()
         last_message_at = None
         if pipeline is not None and pipeline.reading and self._connection is not None:
             last_message_at = self.clock.now() - self._connection.idle_seconds
@@ -527,24 +537,21 @@ class Service:
             confirmed_lsn=None if pipeline is None else LSN(pipeline.feedback.saved_lsn),
             buffered_bytes=sum(dispatcher.buffered_bytes for dispatcher in self._roster.dispatchers.values()),
             buffer_limit_bytes=MAX_BUFFERED_BYTES,
-            polled_changes=self._changes_of_past_sessions + (0 if pipeline is None else pipeline.assembler.changes),
+            polled_changes=decoded.changes,
             reconnects=max(self._sessions - 1, 0),
             last_message_at=last_message_at,
-            triggers=self._roster.status(received, filtered, self._seen.dead_letters),
+            triggers=self._roster.status(received, decoded.filtered, self._seen.dead_letters),
             schema_changes=self._history.total,
-            ignored_contexts=self._ignored_contexts,
+            ignored_contexts=decoded.ignored_contexts,
             changed_tables=self._changed_tables(),
         )
 
-    @property
-    def _ignored_contexts(self) -> int:
-        pipeline = self._pipeline
-        now = 0 if pipeline is None else pipeline.assembler.ignored_contexts
-        return self._ignored_contexts_of_past_sessions + now
+    def _decoded(self) -> _Decoded:
+        return self._past_sessions if self._pipeline is None else self._past_sessions.and_in(self._pipeline.assembler)
 
     def _tell_ignored_contexts(self) -> None:
         """Once in a while, not for each: whoever may write a row may send many."""
-        ignored, pipeline = self._ignored_contexts, self._pipeline
+        ignored, pipeline = self._decoded().ignored_contexts, self._pipeline
         if ignored > self._ignored_contexts_told and pipeline is not None:
             reason = pipeline.assembler.last_ignored_context
             log.warning(events.CONTEXT_IGNORED, messages=ignored - self._ignored_contexts_told, last_reason=reason)
@@ -563,45 +570,6 @@ class Service:
             )
             for change in newest
         )
-
-    def pause_trigger(self, name: str) -> None:
-        """By hand: send nothing for this trigger until resumed."""
-        self._roster.dispatchers[name].pause()
-
-    def resume_trigger(self, name: str) -> None:
-        """By hand: send again, whatever the pause was for."""
-        self._roster.dispatchers[name].resume()
-
-    async def pause_and_keep(self, name: str) -> None:
-        """The same, and in the store when this returns, so that a restart changes nothing; later where it is away."""
-        self.pause_trigger(name)
-        await self._pauses.save()
-
-    async def resume_and_keep(self, name: str) -> None:
-        """The same, and in the store."""
-        self.resume_trigger(name)
-        await self._pauses.save()
-
-    async def replay_letter(self, letter_id: int) -> str | None:
-        """By hand: send one dead letter again; None once it is delivered and gone, else why it stays."""
-        slot_name = self.settings.source.slot
-        where = LetterFilter(slot=slot_name, ids=[letter_id])
-        found = await self.store.letters(where, limit=1)
-        if not found:
-            return "it is no longer there"
-        name = found[0].trigger
-        if name not in self._targets:
-            return f"its trigger {name} is not in the configuration, or disabled"
-        plan = ReplayPlan.of(self.settings.triggers[name])
-        target = GatedTarget(self._targets[name], self._roster.gates[name], self.clock)
-        replay = Replay(self.store, slot_name, name, plan, target, clock=self.clock)
-        result = await replay.run(where)
-        if result.complete:
-            return None
-        if result.stopped:
-            return result.stopped
-        letters = await self.store.letters(where, limit=1)
-        return letters[0].error if letters else "it is no longer there"
 
     async def _watch(self) -> None:
         """Look at the slot and at the dead letters now and then: for status and metrics, and for what may wait."""
@@ -657,38 +625,3 @@ def _no_slot(name: str, progress: Progress, *, in_recovery: bool) -> BridgeError
         position=progress.confirmed_lsn,
         remedy=ACCEPT_GAP,
     )
-
-
-async def serve(settings: Settings) -> None:
-    """
-    Run the service with its admin port until SIGTERM, or until an error ends it.
-
-    Raises:
-        BridgeError: what ended it.
-    """
-    service = Service(settings)
-    admin = await _open_admin(service)
-    try:
-        await service.run()
-    finally:
-        if admin is not None:
-            await admin.close()
-
-
-async def _open_admin(service: Service) -> AdminServer | None:
-    settings = service.settings
-    if settings.admin.address is None:
-        return None
-    app = build_admin(
-        settings.admin,
-        snapshot=service.snapshot,
-        metrics=service.metrics,
-        store=service.store,
-        slot=settings.source.slot,
-        secrets=service.secrets,
-        actions=Actions(pause=service.pause_and_keep, resume=service.resume_and_keep, replay=service.replay_letter),
-        now=service.clock.now,
-    )
-    server = await AdminServer.start(app, settings.admin.address)
-    log.info(events.ADMIN_LISTENING, url=server.url)
-    return server

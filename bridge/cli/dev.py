@@ -124,7 +124,7 @@ async def _run(api: LocalLambda, settings: Settings | None, region: str, *, watc
                 await until_told()
             else:
                 await asyncio.to_thread(point_sdk_at, api.endpoint_url, region)
-                from bridge.service import serve  # noqa: PLC0415 - not needed for functions alone
+                from bridge.serve import serve  # noqa: PLC0415 - not needed for functions alone
 
                 await serve(settings)
         finally:

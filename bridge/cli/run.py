@@ -31,7 +31,7 @@ def command(config: Path) -> None:
     """
     settings = load_settings(config)
 
-    from bridge.service import serve  # noqa: PLC0415 - --help needs none of it
+    from bridge.serve import serve  # noqa: PLC0415 - --help needs none of it
 
     factory = loop_factory()
     spare_what_stays()

@@ -313,6 +313,6 @@ async def test_a_store_that_is_down_stops_reading_at_the_bound_and_nothing_else(
         down.set()
         await rig.until(lambda: len(set(rig.receivers["good"].taken)) == 20_000)
         rig.receivers["bad"].up = True
-        service.resume_trigger("bad")
+        await service.by_hand.resume("bad")
         await rig.until(lambda: len(set(rig.receivers["bad"].taken)) == 20_000)
     rig.check_order("bad")

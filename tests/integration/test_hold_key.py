@@ -42,7 +42,7 @@ async def test_a_letter_that_is_replayed_goes_before_what_waited_for_it(database
         await bridge.events(1)
         await bridge.until(lambda: bool(bridge.store.tables.letters))
         letters = await bridge.store.letters(LetterFilter())
-        assert await bridge.service.replay_letter(letters[0].id) is None
+        assert await bridge.service.by_hand.replay_letter(letters[0].id) is None
         events = await bridge.events(3)
     assert [event["action"] for event in events] == ["insert", "insert", "delete"]
 

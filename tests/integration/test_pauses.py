@@ -52,7 +52,7 @@ async def test_after_410_a_restarted_process_sends_nothing_until_somebody_resume
         await running.execute("INSERT INTO t VALUES (2)")
         await running.events(1, "other")
         assert running.targets["hook"].invocations == []
-        running.service.resume_trigger("hook")
+        await running.service.by_hand.resume("hook")
         assert ids(await running.events(2, "hook")) == [1, 2]
     # That it was resumed is kept as well.
     async with run_service(database, TRIGGERS, store=make_store()) as running:
@@ -97,7 +97,7 @@ async def test_what_an_endpoint_asked_for_holds_however_it_is_called(database, r
 
 async def test_an_operators_pause_holds_for_any_target(database, run_service, make_store):
     async with run_service(database, TRIGGERS, store=make_store()) as running:
-        await running.service.pause_and_keep("hook")
+        await running.service.by_hand.pause("hook")
     async with run_service(database, calling("http://127.0.0.1:9/moved"), store=make_store()) as running:
         assert paused(running)
 
@@ -105,10 +105,10 @@ async def test_an_operators_pause_holds_for_any_target(database, run_service, ma
 async def test_an_operators_pause_is_in_the_store_when_the_console_says_so(database, run_service, make_store):
     async with run_service(database, TRIGGERS, store=make_store()) as running:
         slot = running.settings.source.slot
-        await running.service.pause_and_keep("hook")
+        await running.service.by_hand.pause("hook")
         kept = KeptPause("paused by an operator", "resume it when the cause is gone")
         assert await running.store.pauses(slot) == {"hook": kept}
-        await running.service.resume_and_keep("hook")
+        await running.service.by_hand.resume("hook")
         assert await running.store.pauses(slot) == {}
 
 
@@ -125,7 +125,7 @@ async def standby(service: Service):
 
 async def test_the_process_that_takes_over_pauses_what_was_paused(database, run_service, make_store):
     async with run_service(database, TRIGGERS, store=make_store()) as running:
-        await running.service.pause_and_keep("hook")
+        await running.service.by_hand.pause("hook")
         second = Service(running.settings, store=make_store(), build=lambda *_: MemoryTarget())
         async with standby(second) as other, asyncio.timeout(30):
             await running.until(lambda: second.snapshot().state is ServiceState.STANDING_BY)
@@ -164,7 +164,7 @@ async def test_a_store_that_is_away_is_told_later_and_over_a_lost_connection(dat
     monkeypatch.setattr(pauses_module, "RETRY_SECONDS", 0.01)
     kept = Away()
     async with run_service(database, TRIGGERS, store=kept) as running:
-        await running.service.pause_and_keep("hook")
+        await running.service.by_hand.pause("hook")
         await running.until(lambda: kept.attempts > 3)
         await running.execute(
             "SELECT pg_terminate_backend(active_pid, 10000) FROM pg_replication_slots WHERE database = current_database()"

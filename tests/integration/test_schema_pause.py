@@ -47,7 +47,7 @@ async def test_it_stops_says_what_has_changed_and_goes_on_when_told(database, ru
         )
         assert status.waiting == 3
         assert not paused(running, "other")
-        running.service.resume_trigger("careful")
+        await running.service.by_hand.resume("careful")
         assert names(await running.events(5, "careful")) == names(everything) == ["a", "b", "c", "d", "z"]
         assert not paused(running)
         # From now on it takes such changes.
@@ -85,7 +85,7 @@ async def test_each_change_is_a_stop_of_its_own(database, run_service):
             await running.until(lambda: paused(running))
             assert what in state(running).paused_reason
             assert len(running.targets["careful"].delivered) == count
-            running.service.resume_trigger("careful")
+            await running.service.by_hand.resume("careful")
         assert names(await running.events(3, "careful")) == ["a", "b", "c"]
 
 
@@ -130,7 +130,7 @@ async def test_a_restart_while_it_waits_changes_nothing(database, run_service, m
         await running.until(lambda: paused(running))
         assert state(running).paused_reason == reason
         assert running.targets["careful"].delivered == []
-        running.service.resume_trigger("careful")
+        await running.service.by_hand.resume("careful")
         assert names(await running.events(2, "careful")) == ["b", "c"]
     # It was told, and that is kept as well.
     async with run_service(database, CAREFUL, store=make_store()) as running:
@@ -170,7 +170,7 @@ async def test_it_stops_in_the_backlog_too_and_after_a_restart(database, run_ser
     async with run_service(database, triggers, store=kept) as running:
         await running.until(lambda: paused(running))
         assert running.targets["careful"].delivered == []
-        running.service.resume_trigger("careful")
+        await running.service.by_hand.resume("careful")
         await running.until(lambda: len(running.targets["careful"].delivered) == rows)
         events = running.targets["careful"].events()
     assert sorted(event["record"]["id"] for event in events) == list(range(1, rows + 1))
@@ -230,5 +230,5 @@ async def test_a_connection_that_ends_meanwhile_loses_nothing(database, run_serv
         await running.until(lambda: running.service.snapshot().reconnects == 1)
         assert names(await running.events(3, "other")) == ["a", "b", "c"]
         await running.until(lambda: paused(running))
-        running.service.resume_trigger("careful")
+        await running.service.by_hand.resume("careful")
         assert names(await running.events(3, "careful")) == ["a", "b", "c"]

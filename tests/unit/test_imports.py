@@ -15,7 +15,7 @@ VALUES = {"bridge", "__version__", "errors", "lsn", "change", "clock", "native"}
 PURE = {"triggers", "batching", "progress", "pgoutput"}
 EDGES = {"source", "delivery", "store", "observe"}
 SETTINGS = {"aws", "config", "secret", "dsn", "rds"}
-TOP = {"cli", "console", "service", "roster", "letters", "pauses", "replay", "local", "testing"}
+TOP = {"cli", "serve", "console", "service", "by_hand", "roster", "letters", "pauses", "replay", "local", "testing"}
 ALLOWED = {
     "errors": {"lsn"},
     "lsn": set(),
