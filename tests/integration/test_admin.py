@@ -533,6 +533,7 @@ class TestInABrowser:
             assert bench.called == [("pause", "email")]
             await page.get_by_role("button", name="Show dead letter 1").click()
             dialog = page.get_by_role("dialog", name="Dead letter 1")
+            await dialog.get_by_text("2026-11-22 08:01:00Z").first.wait_for()
             # Past 2^53: a page that parsed it would show …992.
             await dialog.get_by_text("9007199254740993").wait_for()
             await dialog.get_by_role("button", name="Close").click()
@@ -630,6 +631,23 @@ class TestInABrowser:
             await page.get_by_text("1 standing by, 1 paused, 1 disabled").wait_for()
             assert await page.get_by_role("button", name="Pause email").count() == 0
             assert await page.get_by_role("button", name="Resume hook").count() == 0
+
+    async def test_the_keyboard_keeps_its_place_over_an_action(self, browser):
+        bench = Bench()
+        bench.replay_failure = "HTTP 500"
+        async with admin(bench), opened(browser) as page:
+            await page.goto(bench.url)
+            for name, said in (
+                ("Replay dead letter 1", "It stays a dead letter: HTTP 500"),
+                ("Pause email", "email is paused; its changes wait."),
+            ):
+                button = page.get_by_role("button", name=name)
+                await button.focus()
+                await page.keyboard.press("Enter")
+                await page.get_by_text(said).wait_for()
+                await page.wait_for_function(
+                    "name => document.activeElement.getAttribute('aria-label') === name", arg=name
+                )
 
     async def test_a_lost_slot_stands_out(self, browser):
         bench = Bench()

@@ -58,6 +58,8 @@ function duration(seconds) {
 
 const ago = (then, now) => `${duration(Math.max(0, now - then))} ago`;
 const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString();
+/** In UTC, as the log and the command line write it: one is compared with the other. */
+const moment = (iso) => new Date(iso).toISOString().replace("T", " ").replace(/\.\d+/, "");
 const words = (state) => state.replaceAll("_", " ");
 
 function distance(ahead, behind) {
@@ -136,6 +138,8 @@ async function confirmed(title, text, yes) {
 
 /** Run an action with its button disabled; say how it went. */
 async function act(button, path, said) {
+  const held = button.contains(document.activeElement); // a disabled button loses the focus
+  const name = button.dataset.focus;
   button.disabled = true;
   try {
     const body = await api(path, "POST");
@@ -147,6 +151,10 @@ async function act(button, path, said) {
     button.disabled = false;
     await tick();
     await refreshLetters();
+    if (held && document.activeElement === document.body) {
+      const again = document.querySelector(`[data-focus="${CSS.escape(name)}"]`);
+      (again ?? $("main")).focus({ preventScroll: !again });
+    }
   }
 }
 
@@ -366,7 +374,7 @@ function letterRow(letter, actions, now) {
     make(
       "td",
       { dataset: { label: "Last failed" } },
-      make("time", { dateTime: letter.last_failed_at, title: letter.last_failed_at, textContent: ago(Date.parse(letter.last_failed_at) / 1000, now) }),
+      make("time", { dateTime: letter.last_failed_at, title: moment(letter.last_failed_at), textContent: ago(Date.parse(letter.last_failed_at) / 1000, now) }),
     ),
     make(
       "td",
@@ -409,8 +417,8 @@ async function openLetter(id) {
     ["Error", letter.error],
     ["Status", letter.status],
     ["Attempts", letter.attempts],
-    ["First failed", new Date(letter.first_failed_at).toLocaleString()],
-    ["Last failed", new Date(letter.last_failed_at).toLocaleString()],
+    ["First failed", moment(letter.first_failed_at)],
+    ["Last failed", moment(letter.last_failed_at)],
     ["Request", letter.request_id],
   ].filter(([, value]) => value != null && value !== "");
   const block = (title, text) => (text ? [make("h3", { textContent: title }), make("pre", { tabIndex: 0, textContent: text })] : []);
