@@ -18,12 +18,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import aiohttp
 
+from bridge.cli.run import loop_factory
+
 
 def main() -> None:
     library, url, calls, concurrency = sys.argv[1:]
     body = sys.stdin.buffer.read()
     if library == "aiohttp":
-        began = asyncio.run(with_aiohttp(url, body, int(calls), int(concurrency)))
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:  # the loop that `pgbridge run` has
+            began = runner.run(with_aiohttp(url, body, int(calls), int(concurrency)))
     else:
         began = with_boto3(url, body, int(calls), int(concurrency))
     began_at, before = began

@@ -65,7 +65,7 @@ def drain(stage: Stage, slot: str) -> Measurement:
         script = Path(__file__).with_name("debezium_engine.py")
         command: list[str | Path] = [_PYTHON, script, properties, stage.receiver_url, str(BATCH_SIZE)]
         with (
-            Child(command, name="Debezium") as child,
+            Child(command, name="Debezium", folder=Path(folder)) as child,  # its log goes there
             Sampler(child.pid) as client,
             WalsenderSampler(stage.monitor, slot, client_pid=child.pid) as walsender,
         ):

@@ -122,6 +122,7 @@ class Child:
 
     Args:
         stdin: what it reads there.
+        folder: where it is started.
         on_stderr: called with each line of stderr, in the thread that reads it.
     """
 
@@ -132,6 +133,7 @@ class Child:
         name: str,
         environ: Mapping[str, str] | None = None,
         stdin: bytes = b"",
+        folder: Path = ROOT,
         on_stderr: Callable[[str], None] | None = None,
     ) -> None:
         self.name = name
@@ -143,7 +145,7 @@ class Child:
         with tempfile.TemporaryFile() as given:
             given.write(stdin)
             given.seek(0)
-            self._process = self._popen(command, given, environ)
+            self._process = self._popen(command, given, environ, folder)
         lifeline.hold(self._process.pid)
         self._readers = [
             threading.Thread(target=self._read_stdout, args=(self._process.stdout,), daemon=True),
@@ -154,7 +156,7 @@ class Child:
 
     @staticmethod
     def _popen(
-        command: Sequence[str | Path], stdin: IO[bytes], environ: Mapping[str, str] | None
+        command: Sequence[str | Path], stdin: IO[bytes], environ: Mapping[str, str] | None, folder: Path
     ) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [str(part) for part in command],
@@ -162,7 +164,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=ROOT,
+            cwd=folder,
             env={**os.environ, **(environ or {})},
         )
 

@@ -106,6 +106,7 @@ class ReaderResult:
 
 
 REFERENCE = "recvlogical"
+_PACKAGES = ("psycopg", "orjson", "aiohttp", "uvloop", "pgbridge")
 
 
 @dataclass(slots=True)
@@ -186,11 +187,18 @@ def environment(connection: psycopg.Connection, settings: dict[str, str]) -> dic
         "postgres": version[0] if version else None,
         "libpq": psycopg.pq.version(),
         "psycopg_implementation": psycopg.pq.__impl__,
-        "packages": {name: importlib.metadata.version(name) for name in ("psycopg", "orjson", "aiohttp", "pgbridge")},
+        "packages": {name: version for name in _PACKAGES if (version := _version(name)) is not None},
         "decoder": DEFAULT.name,
         "commit": _commit(),
         "server_settings": settings,
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None  # uvloop is not for every platform
 
 
 def _processor() -> str:
