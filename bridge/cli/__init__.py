@@ -110,6 +110,8 @@ class LazyGroup(click.Group):
     def _run(self, args: Sequence[str] | None, prog_name: str, extra: dict[str, Any]) -> int:
         arguments = list(sys.argv[1:] if args is None else args)
         debug = "--debug" in arguments or bool(os.environ.get("PGBRIDGE_DEBUG"))
+        if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+            extra = {"color": False, **extra}  # click would ask the terminal alone
         try:
             result = super().main(arguments, prog_name, standalone_mode=False, **extra)
         except (_InterruptedError, click.exceptions.Abort):

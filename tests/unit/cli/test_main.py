@@ -94,6 +94,21 @@ class TestHowItEnds:
         assert result.exit_code == 2
         assert "Usage: pgbridge" in result.stderr
 
+    @pytest.mark.parametrize(
+        ("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
+    )
+    def test_colours_are_left_out_where_nobody_wants_them(self, monkeypatch, environment, coloured):
+        @click.command()
+        def paint() -> None:
+            click.secho("red", fg="red")
+
+        monkeypatch.setattr(LazyGroup, "list_commands", lambda self, ctx: ["paint"])
+        monkeypatch.setattr(LazyGroup, "get_command", lambda self, ctx, name: paint)
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        monkeypatch.delenv("TERM", raising=False)
+        result = CliRunner(env=environment).invoke(main, ["paint"], color=True)  # as on a terminal
+        assert ("\x1b[31m" in result.output) is coloured
+
     def test_an_exit_code_that_a_command_asks_for_is_kept(self, monkeypatch):
         @click.command()
         @click.pass_context
