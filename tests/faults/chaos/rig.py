@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import psycopg
 from psycopg import sql
@@ -341,10 +341,15 @@ class Rig:
                     self._must_live()
                     await asyncio.sleep(POLL_SECONDS)
 
-    async def logged(self, event: str, *, since: int = 0) -> None:
-        """Wait until a log event of that name was written, after the first `since` bytes of the log."""
+    async def logged(self, event: str, *, since: int = 0, trigger: str | None = None) -> dict[str, Any]:
+        """Wait until a log event of that name was written, after the first `since` bytes of the log; what it says."""
         async with asyncio.timeout(LIMIT_SECONDS):
-            while f'"event": "{event}"' not in self.log.read_bytes()[since:].decode():
+            while True:
+                for line in self.log.read_bytes()[since:].decode().splitlines(keepends=True):
+                    if f'"event": "{event}"' in line and line.endswith("\n"):
+                        said = json.loads(line)
+                        if trigger in (None, said["trigger"]):
+                            return said
                 self._must_live(all_of_them=True)
                 await asyncio.sleep(POLL_SECONDS)
 
