@@ -41,6 +41,7 @@ cdef class Look:
     cdef tuple answers
     cdef tuple otherwise
     cdef tuple predicates
+    cdef tuple tables
 
     def __cinit__(self):
         self.asked = NULL
@@ -74,6 +75,7 @@ cdef class Look:
         self.answers = tuple([question.answers for question in questions])
         self.otherwise = tuple([question.otherwise for question in questions])
         self.predicates = tuple([question.predicates for question in questions])
+        self.tables = tuple([question.tables for question in questions])
 
     def __call__(self, frame):
         """The conjunctions; raises `NotHereError`, and what a converter raises."""
@@ -139,6 +141,9 @@ cdef class Look:
                 for accepts, bits in <tuple> self.predicates[i]:
                     if bits & left and accepts(value):
                         answer = answer | bits
+                for table, bits in <tuple> self.tables[i]:
+                    if bits & left:
+                        answer = answer | table(value)
             left = left & answer
         return left
 

@@ -3,8 +3,9 @@ What the plain columns of a row say about all filters at once, before anything i
 
 Each conjunction of each filter has a bit. Of each column that they ask about a *question* is asked, whose answer is the
 conjunctions that the column's value does not refuse; all answers ANDed are those that are met. Plain values are looked
-up, in one step for however many triggers; what else there is (prefixes, ranges) is asked one by one, but each only
-once. What is the same in all rows of a kind, the action or the table's name, is decided when the questions are made.
+up, in one step for however many triggers, and so are ranges, prefixes and suffixes where there are many of them; what
+else there is (wildcards, say) is asked one by one, but each only once. What is the same in all rows of a kind, the
+action or the table's name, is decided when the questions are made.
 
 Nothing is guessed. Values are read as the event would show them, and put to the predicates of `triggers/filter`. A
 field that no plain column answers (inside of a document or an array, most metadata) leaves its conjunctions *unsure*:
@@ -15,9 +16,12 @@ whatever is unusual about a value makes a glance give up on the row, as `program
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from itertools import accumulate
+from operator import xor
 from typing import Any, Final
 
 import orjson
@@ -26,7 +30,7 @@ from bridge.pgoutput.plan import ColumnPlan, Plan
 from bridge.pgoutput.program import NotHereError, Program, RowKey
 from bridge.pgoutput.values import Form
 from bridge.triggers.filter import Matcher, load_event
-from bridge.triggers.filter.language import AnythingBut, Equals, Exists, Test, reads_text
+from bridge.triggers.filter.language import Affix, AnythingBut, Between, Equals, Exists, Test, reads_text
 from bridge.triggers.filter.leaf import Accepts
 from bridge.triggers.filter.matcher import ABSENT, Path
 from bridge.triggers.filter.values import number, number_or_numeric_text
@@ -36,6 +40,9 @@ MAX_CONJUNCTIONS: Final = 1024
 Beyond that many for one kind of row there are no glances: each constant has a number of as many bits, and together they
 would take memory with the square.
 """
+
+TABLE_FROM: Final = 4
+"""So many ranges, prefixes or suffixes of one column are answered by one table; fewer are asked as quickly."""
 
 MAX_KNOWN: Final = 1024
 """Of how many answers the triggers' names are kept."""
@@ -87,11 +94,13 @@ class Question:
     """The answer for any other value."""
     predicates: tuple[tuple[Accepts, Bits], ...] = ()
     """What is asked of a value that is neither null nor absent, where somebody is left who asks; adds to the answer."""
+    tables: tuple[tuple[Callable[[Any], Bits], Bits], ...] = ()
+    """Likewise, but each answers for many conjunctions at once."""
 
     @property
     def cost(self) -> tuple[bool, int]:
         """The cheap ones are asked first, for they may spare the others."""
-        return self.reading is Reading.CONVERTED, len(self.predicates)
+        return self.reading is Reading.CONVERTED, len(self.predicates) + len(self.tables)
 
 
 class Glance:
@@ -306,12 +315,87 @@ def _answer(question: Question, asked: Mapping[Bits, _Field], others: Bits) -> N
     answers[None] = others | sum(bit for bit, each in asked.items() if each.accepts(None))
     answers[ABSENT] = others | sum(bit for bit, each in asked.items() if each.or_absent)
     # What several conjunctions ask is asked once. By its text, since 1 and True are equal here, too.
-    shared: dict[str, tuple[Accepts, Bits]] = {}
+    shared: dict[str, tuple[_Field, Bits]] = {}
     for bit, each in asked.items():
         if bit not in looked_up:
-            accepts, bits = shared.get(repr(each.tests), (each.accepts, 0))
-            shared[repr(each.tests)] = accepts, bits | bit
-    question.predicates = tuple(shared.values())
+            known, bits = shared.get(repr(each.tests), (each, 0))
+            shared[repr(each.tests)] = known, bits | bit
+    by_sort: dict[str | None, list[tuple[_Field, Bits]]] = {}
+    for each, bits in shared.values():
+        by_sort.setdefault(_sort_of(each.tests), []).append((each, bits))
+    single: list[tuple[Accepts, Bits]] = []
+    tables: list[tuple[Callable[[Any], Bits], Bits]] = []
+    for sort, fields in by_sort.items():
+        if sort is None or len(fields) < TABLE_FROM:
+            single += [(each.accepts, bits) for each, bits in fields]
+        else:
+            table = _TABLES[sort]([(each.tests[0], bits) for each, bits in fields])
+            tables.append((table, sum(bits for _, bits in fields)))
+    question.predicates, question.tables = tuple(single), tuple(tables)
+
+
+def _sort_of(tests: tuple[Test, ...]) -> str | None:
+    """Which table can answer for alternatives like these."""
+    match tests:
+        case (Between(),):
+            return "range"
+        case (Affix(ignore_case=False, at_end=at_end),):
+            return "suffix" if at_end else "prefix"
+    return None
+
+
+def _ranges(tests: Sequence[tuple[Any, Bits]]) -> Callable[[Any], Bits]:
+    """Which ranges a number is in, by its place among all of their limits."""
+    limits = sorted({limit for test, _ in tests for limit in (test.low, test.high) if limit is not None})
+    # Places: 0 below the first limit, 1 the limit itself, 2 between it and the next, and so on.
+    at = {limit: 2 * index + 1 for index, limit in enumerate(limits)}
+    changes = [0] * (2 * len(limits) + 2)
+    for test, bits in tests:
+        changes[0 if test.low is None else at[test.low] + test.low_open] ^= bits
+        changes[-1 if test.high is None else at[test.high] - test.high_open + 1] ^= bits
+    places = list(accumulate(changes, xor))
+
+    def answer(value: Any) -> Bits:
+        known = number(value)
+        return 0 if known is None else places[bisect_left(limits, known) + bisect_right(limits, known)]
+
+    return answer
+
+
+def _prefixes(tests: Sequence[tuple[Any, Bits]]) -> Callable[[Any], Bits]:
+    by_length = _by_length(tests)
+
+    def answer(value: Any) -> Bits:
+        found = 0
+        if value.__class__ is str:
+            for length, known in by_length:
+                found |= known.get(value[:length], 0)
+        return found
+
+    return answer
+
+
+def _suffixes(tests: Sequence[tuple[Any, Bits]]) -> Callable[[Any], Bits]:
+    by_length = _by_length(tests)
+
+    def answer(value: Any) -> Bits:
+        found = 0
+        if value.__class__ is str:
+            for length, known in by_length:
+                found |= known.get(value[len(value) - length :], 0)  # of a shorter text, something shorter
+        return found
+
+    return answer
+
+
+def _by_length(tests: Sequence[tuple[Any, Bits]]) -> list[tuple[int, dict[str, Bits]]]:
+    found: dict[int, dict[str, Bits]] = {}
+    for test, bits in tests:
+        found.setdefault(len(test.text), {})[test.text] = bits
+    return list(found.items())
+
+
+_TABLES: Final = {"range": _ranges, "prefix": _prefixes, "suffix": _suffixes}
 
 
 def _is_looked_up(test: Test) -> bool:

@@ -20,7 +20,7 @@ from bridge.triggers.filter.matcher import ABSENT
 def compile_glance(glance: Glance) -> Look:
     """The function for one kind of row."""
     questions = [
-        (each, each.asked_by, each.convert or _READ[each.reading], each.answers, each.otherwise, each.predicates)
+        (each, each.asked_by, each.convert or _READ[each.reading], each.answers, each.otherwise)
         for each in glance.questions
     ]
 
@@ -43,7 +43,7 @@ def compile_glance(glance: Glance) -> Look:
         elif not glance.takes_unchanged and UNCHANGED in row:
             raise NotHereError
         left = glance.everything
-        for question, asked_by, read, answers, otherwise, predicates in questions:
+        for question, asked_by, read, answers, otherwise in questions:
             if not left & asked_by:
                 continue
             value: Any = row[question.index]
@@ -55,9 +55,12 @@ def compile_glance(glance: Glance) -> Look:
                 continue
             value = read(value)
             answer = answers.get(value, otherwise)
-            for accepts, bits in predicates:
+            for accepts, bits in question.predicates:
                 if bits & left and accepts(value):
                     answer |= bits
+            for table, bits in question.tables:
+                if bits & left:
+                    answer |= table(value)
             left &= answer
         return left
 

@@ -258,7 +258,7 @@ def play(choose, *, most=12):
     return len(changes) * len(selections), sum(map(len, expected))
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 2**64))
 def test_rows_are_taken_as_their_events_would_be(seed):
     play(random.Random(seed))
@@ -389,6 +389,68 @@ def test_an_expensive_column_is_not_read_where_a_cheap_one_refuses_the_row(execu
     selections = {str(place): Selection(compile_patterns([pattern])) for place, pattern in enumerate(patterns)}
     streamed(selections, [INSERT], identity="d", execution=execution)
     assert read == []
+
+
+# Many triggers
+
+
+@executions
+@pytest.mark.usefixtures("nothing_is_written")
+@pytest.mark.parametrize("column", ["n", "price", "rate", "plan"])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_many_ranges_and_affixes_of_one_column_are_answered_as_each_would_be(column, execution, data):
+    limit = st.sampled_from([Decimal("-1.5"), -1, 0, 1, Decimal("1.0"), 1.5, 2, 300])
+    ends = st.tuples(limit, limit).filter(lambda pair: pair[0] < pair[1])
+    low, high = st.sampled_from([">", ">="]), st.sampled_from(["<", "<="])
+    ranges = st.one_of(
+        st.tuples(st.sampled_from(["=", "<", "<=", ">", ">="]), limit),
+        st.tuples(low, ends, high).map(lambda drawn: (drawn[0], drawn[1][0], drawn[2], drawn[1][1])),
+    )
+    affixes = st.sampled_from(["", "p", "pr", "pro", "ro", "o", "1", "1.", "1.50", "proo", "é", "😀"])
+    alternatives = st.one_of(
+        st.builds(lambda terms: {"numeric": list(terms)}, ranges),
+        st.builds(lambda name, text: {name: text}, st.sampled_from(["prefix", "suffix"]), affixes),
+    )
+    drawn = data.draw(st.lists(alternatives, min_size=1, max_size=30))
+    texts = {"n": ["-1", "0", "1", "2", "300"], "plan": ["", "p", "pro", "p😀", "ré", "1.50"]}.get(
+        column, ["-1.5", "1.50", "1", "0.999", "NaN", "Infinity"]
+    )
+    numeric_text = {("record", "price")}.__contains__
+    matchers = [compile_patterns([{"record": {column: [alternative]}}]) for alternative in drawn]
+    selections = {place: Selection(matcher) for place, matcher in enumerate(matchers)}
+    changes = [wire.insert(OID, [{**ROW, column: text}.get(name) for name in NAMES]) for text in texts]
+    inboxes, _ = streamed(selections, changes, identity="d", execution=execution)
+    for ordinal, text in enumerate(texts):
+        value = json.loads(text) if column in ("n", "rate") and NUMBER.fullmatch(text) else text
+        for place, matcher in enumerate(matchers):
+            matches = matcher.matches({"record": {column: value}}, numeric_text=numeric_text)
+            assert (ordinal in [event.ordinal for event in inboxes[place]]) == matches, (drawn[place], text)
+
+
+@executions
+@pytest.mark.usefixtures("nothing_is_written")
+@pytest.mark.parametrize(
+    "alternative",
+    [
+        lambda n: n,
+        lambda n: {"anything-but": n},
+        lambda n: {"numeric": [">", n]},
+        lambda n: {"numeric": [">=", n, "<", n + 1]},
+    ],
+)
+def test_of_a_hundred_triggers_no_predicate_is_asked(alternative, execution, monkeypatch):
+    asked = []
+    selections = {n: Selection(compile_patterns([{"record": {"n": [alternative(n)]}}])) for n in range(100)}
+    really = glances.Glance.__init__
+
+    def watch(self, *arguments):
+        really(self, *arguments)
+        asked.extend(accepts for question in self.questions for accepts, _ in question.predicates)
+
+    monkeypatch.setattr(glances.Glance, "__init__", watch)
+    streamed(selections, [INSERT], identity="d", execution=execution)
+    assert asked == []
 
 
 # What is unusual
