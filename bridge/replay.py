@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 from bridge.batching.batch import Batch
+from bridge.batching.held import HeldKeys
 from bridge.batching.lanes import Lanes, Window
 from bridge.change import Event, Transaction
 from bridge.clock import Clock
@@ -220,7 +221,7 @@ class Replay:
         """Of the letters in hand, by event id."""
         self._buffered_bytes = 0
         self._all_read = False
-        self._held_keys: set[bytes] = set()
+        self._held = HeldKeys()
         self._silent_calls = 0
         self._stop = asyncio.Event()
 
@@ -347,18 +348,15 @@ class Replay:
         while True:
             now = self._clock.monotonic()
             taken = self._lanes.take(now)
-            if taken is None or not self._held_keys:
-                return None if taken is None else (taken, taken)
-            free: list[Event] = []
-            for event in taken.events:
-                if self._is_held(event):
-                    # With two keys, it now stands before the letters of both.
-                    self._held_keys.update(_keys(event))
-                    self._let_go([event])
-                else:
-                    free.append(event)
+            if taken is None:
+                return None
+            free = self._held.sift(taken)
             if len(free) == len(taken.events):
                 return taken, taken
+            left = self._held.let_go()
+            for event in left:
+                self._held.hold(event)  # it stays, and with two keys it now stands before the letters of both
+            self._let_go(left)
             if free:
                 return taken, Batch(free, taken.size, attempt=taken.attempt, then=taken.then)
             self._lanes.finish(taken, now)
@@ -388,8 +386,8 @@ class Replay:
         if self._plan.hold_key:
             settled = {event.id for event in decision.settled}
             for event in batch.events:
-                if event.id in failed or self._is_held(event):
-                    self._held_keys.update(_keys(event))
+                if event.id in failed or self._held.holds(event):
+                    self._held.hold(event)
                 elif event.id in settled:
                     delivered.append(event)
         else:
@@ -484,14 +482,7 @@ class Replay:
                 each.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
 
-    def _is_held(self, event: Event) -> bool:
-        return any(key in self._held_keys for key in _keys(event))
-
     def _let_go(self, events: Iterable[Event]) -> None:
         for event in events:
             del self._letter_ids[event.id]
             self._buffered_bytes -= len(event.body) + EVENT_OVERHEAD_BYTES
-
-
-def _keys(event: Event) -> Sequence[bytes]:
-    return [key for key in (event.key, event.old_key) if key is not None]

@@ -63,16 +63,20 @@ class HeldKeys:
         for key in _keys(event):
             self._letters.pop(key, None)
 
+    def holds(self, event: Event) -> bool:
+        """Whether an event has to wait. A barrier is a change of every key, of the held ones too."""
+        if self.is_empty:
+            return False
+        return event.barrier or self._closed or self._barrier is not None or not self._blocked.isdisjoint(_keys(event))
+
     def sift(self, batch: Batch) -> list[Event]:
         """The events of a batch that may be sent; the others are kept here."""
         if self.is_empty:
             return list(batch.events)
         free: list[Event] = []
         for event in batch.events:
-            keys = _keys(event)
-            # A barrier is a change of every key, of the held ones too.
-            if event.barrier or self._closed or self._barrier is not None or not self._blocked.isdisjoint(keys):
-                self._blocked.update(keys)
+            if self.holds(event):
+                self._blocked.update(_keys(event))
                 self._events.append(event)
                 self._closed = self._closed or event.barrier
             else:

@@ -256,6 +256,19 @@ class TestHoldKey:
         await bench.replay(self.SINGLE, target=Picky({0}, Failed(ANSWERED))).run(EVERYTHING)
         assert await bench.left() == [0, 1, 2]
 
+    async def test_a_barrier_stays_behind_any_letter_that_failed_and_holds_all_that_follow(self, bench):
+        barrier = letter(2, ordering_key=None, barrier=True)
+        await bench.set_aside(letter(0, b"a"), letter(1, b"b"), barrier, letter(3, b"c"))
+        result = await bench.replay(self.SINGLE, target=Picky({0}, Failed(ANSWERED))).run(EVERYTHING)
+        assert await bench.left() == [0, 2, 3]
+        assert (result.delivered, result.failed, result.left) == (1, 1, 2)
+
+    async def test_a_barrier_that_fails_holds_every_key(self, bench):
+        barrier = letter(1, ordering_key=None, barrier=True)
+        await bench.set_aside(letter(0, b"a"), barrier, letter(2, b"a"), letter(3, b"b"))
+        await bench.replay(self.SINGLE, target=Picky({1}, Failed(ANSWERED))).run(EVERYTHING)
+        assert await bench.left() == [1, 2, 3]
+
     async def test_many_held_letters_do_not_stop_the_others(self, bench, monkeypatch):
         """More than is read ahead."""
         monkeypatch.setattr("bridge.replay.MOST_BUFFERED_BYTES", 5_000)
