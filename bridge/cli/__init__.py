@@ -8,6 +8,7 @@ stderr; 2 for wrong usage; 130 for Ctrl-C; 141 for a closed pipe; 70 for a bug o
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import importlib.util
@@ -102,8 +103,10 @@ class LazyGroup(click.Group):
         **extra: Any,
     ) -> Any:
         """Run, and end the process with the exit code of what happened; without `standalone_mode` return it."""
+        _fill_standard_streams()
         code = self._run(args, prog_name or "pgbridge", {"complete_var": complete_var, **extra})
         if standalone_mode:
+            _let_go_of_stderr()
             sys.exit(code)
         return code
 
@@ -145,10 +148,11 @@ def _what_to_keep(error: Exception, *, debug: bool) -> str:
 
 
 def _say(error: BridgeError, *, debug: bool) -> None:
-    if debug:
-        traceback.print_exception(error)
-    for line in str(error).splitlines():
-        click.echo(f"pgbridge: {line}", err=True)
+    with contextlib.suppress(OSError):  # where nobody reads it, the exit code tells
+        if debug:
+            traceback.print_exception(error)
+        for line in str(error).splitlines():
+            click.echo(f"pgbridge: {line}", err=True)
 
 
 def _silence_stdout() -> None:
@@ -157,6 +161,22 @@ def _silence_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError):  # stdout is no file (a test's capture): nothing will be flushed into it
         return
+
+
+def _fill_standard_streams() -> None:
+    """Where we are started without one, a socket would get its number, and an event loop refuse to close it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # The lowest number that is free: its own.
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - as long as the process
+
+
+def _let_go_of_stderr() -> None:
+    """What can't be written there, as its reader has gone or its disk is full, must not change the exit code."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _start_logging(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:

@@ -7,6 +7,7 @@ the standard `logging` comes out the same way, warnings and worse. Tracebacks sh
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -75,12 +76,13 @@ def configure(level: str | None = None) -> None:
     """
     wanted = (level or os.environ.get("PGBRIDGE_LOG_LEVEL") or DEFAULT_LEVEL).upper()
     number = logging.getLevelNamesMapping().get(wanted, logging.INFO)
+    terminal = sys.stderr is not None and sys.stderr.isatty()
     enrich: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        _stamp if sys.stderr.isatty() else structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _stamp if terminal else structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    render: list[Any] = [_text()] if sys.stderr.isatty() else [_ordered, structlog.processors.JSONRenderer(default=str)]
+    render: list[Any] = [_text()] if terminal else [_ordered, structlog.processors.JSONRenderer(default=str)]
     structlog.configure(
         processors=[*enrich, structlog.processors.format_exc_info, guard, *render],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -147,13 +149,22 @@ def _to_stderr(*_names: Any) -> structlog.WriteLogger:
 
 
 class _Stderr:
-    """What stderr is at that moment, so that a redirection made later holds."""
+    """
+    What stderr is at that moment, so that a redirection made later holds.
+
+    Where nobody reads it any more, its disk is full, or there is none, lines are dropped: that must not end delivery.
+    """
 
     def write(self, text: str) -> int:
-        return sys.stderr.write(text)
+        with contextlib.suppress(OSError, ValueError):
+            if sys.stderr is not None:
+                return sys.stderr.write(text)
+        return len(text)
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        with contextlib.suppress(OSError, ValueError):
+            if sys.stderr is not None:
+                sys.stderr.flush()
 
 
 class _StderrHandler(logging.Handler):

@@ -243,6 +243,11 @@ class TestSession:
         store = connect(options=f"-c synchronous_commit={configured}")
         assert await self.settings(store, "synchronous_commit") == [used]
 
+    @pytest.mark.parametrize("name", ["idle_session_timeout", "transaction_timeout"])
+    async def test_no_setting_ends_a_session_that_waits(self, connect, name):
+        store = connect(options=f"-c {name}=3600s")
+        assert await self.settings(store, name) == ["0"]
+
     async def test_settings_of_the_role_do_not_change_what_statements_mean(self, connect, admin):
         admin.execute(
             "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable', current_database());"

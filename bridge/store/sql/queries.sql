@@ -4,18 +4,27 @@
 
 -- prepare_session --
 -- Roles and databases can set any of these otherwise. Where commits are not even flushed, they are from here on: a slot
--- confirmed past a checkpoint or a dead letter that a crash takes back is a loss. A stronger setting is kept.
+-- confirmed past a checkpoint or a dead letter that a crash takes back is a loss. A stronger setting is kept. What would
+-- end a session that waits, as a replay's, is turned off; older servers lack some of it.
 SELECT
-    set_config('search_path', 'pg_catalog, pg_temp', false),
-    set_config('timezone', 'UTC', false),
-    set_config('datestyle', 'ISO', false),
-    set_config('default_transaction_isolation', 'read committed', false),
-    set_config('statement_timeout', %(statement_timeout)s, false),
-    set_config('lock_timeout', %(lock_timeout)s, false),
-    set_config('idle_in_transaction_session_timeout', %(idle_in_transaction_timeout)s, false),
-    set_config('jit', 'off', false),
-    set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN 'on'
-        ELSE current_setting('synchronous_commit') END, false)
+    pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false),
+    pg_catalog.set_config('timezone', 'UTC', false),
+    pg_catalog.set_config('datestyle', 'ISO', false),
+    pg_catalog.set_config('default_transaction_isolation', 'read committed', false),
+    pg_catalog.set_config('statement_timeout', %(statement_timeout)s, false),
+    pg_catalog.set_config('lock_timeout', %(lock_timeout)s, false),
+    pg_catalog.set_config('idle_in_transaction_session_timeout', %(idle_in_transaction_timeout)s, false),
+    pg_catalog.set_config('jit', 'off', false),
+    pg_catalog.set_config(
+        'synchronous_commit',
+        CASE WHEN pg_catalog.current_setting('synchronous_commit') IN ('off', 'local') THEN 'on'
+        ELSE pg_catalog.current_setting('synchronous_commit') END,
+        false
+    ),
+    (
+        SELECT pg_catalog.count(pg_catalog.set_config(name, '0', false))
+        FROM pg_catalog.pg_settings WHERE name IN ('idle_session_timeout', 'transaction_timeout')
+    )
 
 
 -- has_version_table --

@@ -53,6 +53,19 @@ class TestHowItEnds:
         result = failing(error).invoke(main, ["fail"])
         assert (result.exit_code, result.stdout, result.stderr) == (code, "", f"pgbridge: {error}\n")
 
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+    def test_the_exit_code_tells_where_stderr_can_not_be_written(self):
+        with Path("/dev/full").open("wb") as full:
+            ended = subprocess.run(
+                [sys.executable, "-c", "from bridge.cli import main; main()", "check", "--config", "/nowhere.yaml"],
+                stderr=full, stdout=subprocess.DEVNULL, check=False,
+            )  # fmt: skip
+        assert ended.returncode == ConfigError.exit_code
+
+    def test_it_may_be_started_without_streams(self):
+        command = f'exec "{sys.executable}" -c "from bridge.cli import main; main()" schema <&- >&- 2>&-'
+        assert subprocess.run(["/bin/sh", "-c", command], check=False).returncode == 0
+
     def test_several_problems_are_a_line_each(self, failing):
         result = failing(ConfigError("a is wrong\nb is wrong")).invoke(main, ["fail"])
         assert result.stderr == "pgbridge: a is wrong\npgbridge: b is wrong\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -145,3 +146,27 @@ def test_a_library_line_that_does_not_fit_its_arguments_does_not_raise(monkeypat
     monkeypatch.setattr(logging, "raiseExceptions", False)
     log.configure()
     logging.getLogger("x").warning("%d", "not a number")
+
+
+class Broken(io.StringIO):
+    """A pipe whose reader has gone, or a file on a full disk."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+
+@pytest.mark.parametrize("stderr", [Broken(), None])
+def test_a_line_that_can_not_be_written_is_dropped_and_the_next_one_is_not(monkeypatch, stderr):
+    """Delivery must not end because nobody reads the log, and whoever comes to read it gets what follows."""
+    monkeypatch.setattr(sys, "stderr", stderr)
+    log.configure("info")
+    structlog.get_logger("x").warning(log.STREAMING)
+    logging.getLogger("library").warning("hello")
+    heard = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", heard)
+    structlog.get_logger("x").warning(log.DRAINING)
+    assert log.DRAINING in heard.getvalue()
+    assert log.STREAMING not in heard.getvalue()
