@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
+from bridge import service
 from bridge.config import Settings
 from bridge.errors import SourceMisconfigured, SourceUnavailable
 from bridge.local.postgres import EmbeddedPostgres
@@ -326,7 +327,11 @@ async def test_a_server_that_takes_no_connection_is_not_asked_again_at_once(site
     assert site.clock.monotonic() == failed_at + POSTPONED_SECONDS
 
 
-async def test_a_running_service_keeps_its_slot_from_retaining_what_is_confirmed(quiet_database: str, run_service):
+async def test_a_running_service_keeps_its_slot_from_retaining_what_is_confirmed(
+    quiet_database: str, run_service, monkeypatch
+):
+    """Of its own accord: the looks that it makes now and then are not waited for."""
+    monkeypatch.setattr(service, "WATCH_PAUSE_SECONDS", 3600)
     async with run_service(quiet_database, {"t": {"backlog": {"after_wal_bytes": 4 * SEGMENT}}}) as running:
         watch = running.service._slot_watch
         with psycopg.connect(quiet_database, autocommit=True) as admin:
