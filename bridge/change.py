@@ -91,6 +91,11 @@ class Event(NamedTuple):
     """It waits for everything before it in its trigger, and everything after waits for it (truncate)."""
 
     @property
+    def keys(self) -> list[bytes]:
+        """What it has to stay in order with: one key as a rule, two where the change altered it, or none."""
+        return [key for key in (self.key, self.old_key) if key is not None]
+
+    @property
     def position(self) -> Position:
         return Position(LSN(self.transaction.commit_lsn), self.ordinal)
 

@@ -117,7 +117,7 @@ def events_by_key(events: Sequence[Event]) -> list[list[Event]]:
     groups: dict[int, list[Event]] = {}
     group_of: dict[bytes, int] = {}
     for number, event in enumerate(events):
-        keys = [key for key in (event.key, event.old_key) if key is not None]
+        keys = event.keys
         joined = sorted({group_of[key] for key in keys if key in group_of})
         home = joined[0] if joined else number
         members = groups.setdefault(home, [])

@@ -52,7 +52,7 @@ class HeldKeys:
         self.version += 1
         if event.barrier:
             self._barrier = self.version
-        for key in _keys(event):
+        for key in event.keys:
             self._letters[key] = self.version
             self._blocked.add(key)
 
@@ -60,14 +60,14 @@ class HeldKeys:
         """It has not become a letter after all."""
         if event.barrier:
             self._barrier = None
-        for key in _keys(event):
+        for key in event.keys:
             self._letters.pop(key, None)
 
     def holds(self, event: Event) -> bool:
         """Whether an event has to wait. A barrier is a change of every key, of the held ones too."""
         if self.is_empty:
             return False
-        return event.barrier or self._closed or self._barrier is not None or not self._blocked.isdisjoint(_keys(event))
+        return event.barrier or self._closed or self._barrier is not None or not self._blocked.isdisjoint(event.keys)
 
     def sift(self, batch: Batch) -> list[Event]:
         """The events of a batch that may be sent; the others are kept here."""
@@ -76,7 +76,7 @@ class HeldKeys:
         free: list[Event] = []
         for event in batch.events:
             if self.holds(event):
-                self._blocked.update(_keys(event))
+                self._blocked.update(event.keys)
                 self._events.append(event)
                 self._closed = self._closed or event.barrier
             else:
@@ -113,10 +113,6 @@ class HeldKeys:
             self._letters[key] = version
             self._blocked.add(key)
         return freed
-
-
-def _keys(event: Event) -> list[bytes]:
-    return [key for key in (event.key, event.old_key) if key is not None]
 
 
 def _id(event: Event) -> bytes:

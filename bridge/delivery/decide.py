@@ -208,7 +208,7 @@ def _partial(
     blamed: set[bytes] = set()
     keys_again: set[bytes] = set()
     for event in batch.events:
-        keys = {key for key in (event.key, event.old_key) if key is not None}
+        keys = set(event.keys)
         name = event.id.decode("ascii")
         named = name in outcome.failed_ids
         blamable = named and name not in outcome.untried_ids
