@@ -657,6 +657,14 @@ class TestInABrowser:
             for words in ("WAL lost", "the server has removed it"):
                 assert await page.get_by_text(words, exact=True).get_attribute("data-tone") == "bad"
 
+    async def test_what_makes_the_slot_keep_its_wal_is_named(self, browser):
+        bench = Bench()
+        held = SlotStatus("pgbridge", wal_status="extended", retained_bytes=9 << 30, held_by="server process 7")
+        bench.status = dataclasses.replace(STATUS, slot=held)
+        async with admin(bench), opened(browser) as page:
+            await page.goto(bench.url)
+            await page.get_by_text("from the oldest open transaction on: server process 7", exact=True).wait_for()
+
     async def test_a_long_name_leaves_room_for_the_reason(self, browser):
         bench = Bench()
         async with admin(bench), opened(browser, viewport={"width": 1280, "height": 800}) as page:

@@ -205,6 +205,7 @@ function renderSource(status, now) {
       : slot.safe_wal_bytes == null
         ? "no limit set"
         : `${bytes(slot.safe_wal_bytes)} more before it is in danger`;
+  const holder = slot.held_by ? make("div", { textContent: `from the oldest open transaction on: ${slot.held_by}` }) : null;
   const full = status.buffer_limit_bytes ? status.buffered_bytes / status.buffer_limit_bytes : null;
   const meter =
     full == null
@@ -212,7 +213,7 @@ function renderSource(status, now) {
       : make("meter", { min: 0, max: 1, high: 0.8, value: Math.min(1, full), "aria-label": "Share of the memory budget in use" });
   const facts = [
     ["Slot", slot.name ?? none, slot.wal_status ? `WAL ${slot.wal_status}` : "WAL status not known", null, WAL_TONES[slot.wal_status]],
-    ["WAL kept for it", bytes(slot.retained_bytes), wal, null, WAL_TONES[slot.wal_status]],
+    ["WAL kept for it", bytes(slot.retained_bytes), wal, holder, WAL_TONES[slot.wal_status]],
     ["Received", status.received_lsn ?? none, perSecond(changes) ?? `${count(status.polled_changes)} changes`],
     ["Confirmed", status.confirmed_lsn ?? none, behind == null ? null : behind === 0 ? "all that was received" : `${bytes(behind)} behind`],
     ["In memory", bytes(status.buffered_bytes), status.buffer_limit_bytes ? `of ${bytes(status.buffer_limit_bytes)}` : null, meter],
@@ -230,7 +231,7 @@ function renderSource(status, now) {
           more || extra ? make("dd", { dataset: { tone: tone ?? "" } }, more ?? "", extra ?? "") : null,
         ),
       ),
-    [facts.map((fact) => fact.slice(0, 3)), full && full.toFixed(2)],
+    [facts.map((fact) => fact.slice(0, 3)), full && full.toFixed(2), slot.held_by],
   );
 }
 
