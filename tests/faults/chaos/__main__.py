@@ -42,6 +42,7 @@ async def run_once(server: EmbeddedPostgres, fault: faults.Fault, folder: Path, 
         rate=rate,
         poison=fault.poison,
         after_seconds=fault.after_seconds,
+        after_bytes=fault.after_bytes,
         timeout_seconds=fault.timeout_seconds,
     ) as rig:
         rig.workload.start()

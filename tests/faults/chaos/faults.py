@@ -18,7 +18,7 @@ from bridge.errors import StoreFenced
 from chaos import workload
 from chaos.points import POINTS
 from chaos.receiver import STUCK
-from chaos.rig import LIMIT_SECONDS, PATIENT_SECONDS, Rig
+from chaos.rig import AFTER_BYTES, LIMIT_SECONDS, PATIENT_SECONDS, Rig
 from chaos.truth import Change
 
 FENCED = StoreFenced.exit_code
@@ -39,6 +39,8 @@ class Fault:
     poison: bool = False
     after_seconds: float = 2
     """How long a change may wait before it moves to the backlog."""
+    after_bytes: int = AFTER_BYTES
+    """How much of a trigger's may wait in memory before all of it does."""
     timeout_seconds: float = PATIENT_SECONDS
     """How long a call may take."""
     briefly: bool = False
@@ -430,7 +432,11 @@ for _name, _commit in {"one of many commits": commit_beside_it, "one row of a CO
     fault(f"{_name} stuck, then a kill", times=1, after_seconds=3600, briefly=True)(stuck(_commit))
 
 
-@fault("target away until the backlog, and back", times=1)
+# Of few changes each gets a row and stays in memory; and the load waits before they are many.
+SOON_TOO_MUCH = 1 << 20
+
+
+@fault("target away until the backlog, and back", times=1, after_bytes=SOON_TOO_MUCH)
 async def to_the_backlog_and_back(rig: Rig, times: int) -> None:
     await rig.start()
     await rig.arrives()
@@ -460,8 +466,8 @@ def backlog_killed(point: str) -> Act:
     return act
 
 
-fault("killed during backlog move", briefly=True)(backlog_killed("during backlog move"))
-fault("killed during backlog drain")(backlog_killed("during backlog drain"))
+fault("killed during backlog move", after_bytes=SOON_TOO_MUCH, briefly=True)(backlog_killed("during backlog move"))
+fault("killed during backlog drain", after_bytes=SOON_TOO_MUCH)(backlog_killed("during backlog drain"))
 
 
 @fault("poisoned rows and kills at random", times=3, poison=True)

@@ -56,11 +56,14 @@ LEAST_UNSAVED = 1000
 LOST_WITH_A_PROCESS = IN_FLIGHT + 2 * LEAST_UNSAVED
 """What a kill may repeat: what was in flight, and what had settled and was not saved, of both triggers."""
 
+AFTER_BYTES = 64 << 20
+"""The default."""
+
 CONFIGURATION = """\
 source: {{dsn: "{source}", slot: {slot}, publication: {slot}}}
 store: {{dsn: "{store}"}}
 admin: {{listen: null}}
-backlog: {{after_seconds: {after_seconds}}}
+backlog: {{after_seconds: {after_seconds}, after_bytes: {after_bytes}}}
 triggers:
   everything:
     tables: ["chaos.*"]
@@ -112,6 +115,7 @@ class Rig:
         rate: transactions a second.
         poison: the load has rows that the receiver refuses for good.
         after_seconds: how long a change may wait before it moves to the backlog.
+        after_bytes: how much of a trigger's may wait in memory before all of it does.
         timeout_seconds: how long a call may take.
         lie: a fault planted in every bridge process (`lies.py`).
 
@@ -132,11 +136,13 @@ class Rig:
         rate: int,
         poison: bool = False,
         after_seconds: float = 2,
+        after_bytes: int = AFTER_BYTES,
         timeout_seconds: float = PATIENT_SECONDS,
         lie: str | None = None,
     ) -> None:
         self.server = server
         self._after_seconds = after_seconds
+        self._after_bytes = after_bytes
         self._timeout_seconds = timeout_seconds
         self._lie = {} if lie is None else {"lie": lie}
         self.folder = folder
@@ -192,7 +198,7 @@ class Rig:
             CONFIGURATION.format(
                 source=self._through(self.source), store=self._through(self.store), slot=self.name,
                 port=self.target.port, batch=BATCH, factor=FACTOR, singles=SINGLES_FACTOR,
-                after_seconds=self._after_seconds, timeout=self._timeout_seconds,
+                after_seconds=self._after_seconds, after_bytes=self._after_bytes, timeout=self._timeout_seconds,
             )
         )  # fmt: skip
         await self.start_receiver()
