@@ -360,6 +360,9 @@ class Service:
         progress = await self.store.read(source.slot)
         wal_end = await connection.wal_end()
         in_recovery = await connection.in_recovery()
+        if state is not None and (misfit := state.misfit(server.database)):
+            what, remedy = misfit
+            raise SourceMisconfigured(f'slot "{source.slot}" {what}', remedy=remedy)
         if state is None or state.confirmed_flush_lsn is None:
             raise _no_slot(source.slot, progress, in_recovery=in_recovery)
         for warning in await publication.prepare(connection, self.settings, strict=self._sessions == 0):

@@ -73,12 +73,9 @@ async def examine(session: Queries, settings: Settings, *, accept_gap: bool = Fa
     )
     if state is None:
         return Provision(plan, state, wal_level or "", plan.todo, (create,))
-    if state.slot_type != "logical" or state.plugin != commands.PLUGIN or state.database != plan.server.database:
-        raise SourceMisconfigured(
-            f'slot "{source.slot}" exists, and is not a logical slot of {commands.PLUGIN} in database'
-            f' "{plan.server.database}"',
-            remedy="name another one in source.slot",
-        )
+    if misfit := state.misfit(plan.server.database):
+        what, remedy = misfit
+        raise SourceMisconfigured(f'slot "{source.slot}" exists, and {what}', remedy=remedy)
     if accept_gap and state.active_pid is not None:
         raise SlotInUse(
             f'slot "{source.slot}" is read by server process {state.active_pid}',

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bridge.lsn import LSN
-from bridge.source.commands import quote_literal
+from bridge.source.commands import PLUGIN, quote_literal
 from bridge.source.queries import Queries
 
 
@@ -32,6 +32,26 @@ class SlotState:
     invalidation_reason: str | None
     """17 and later; before, `lost` in `wal_status` says as much."""
     failover: bool | None
+    two_phase: bool
+    """Prepared transactions are sent at PREPARE, in messages that come with no protocol version of ours."""
+
+    def misfit(self, database: str) -> tuple[str, str] | None:
+        """Why this slot can't be read from a database, as the end of a sentence, and what would do; None if it can."""
+        other = "name another one in source.slot, and create it with: pgbridge init"
+        if self.slot_type != "logical":
+            return f"is a {self.slot_type} slot, not a logical one", other
+        if self.plugin != PLUGIN:
+            return f"decodes with {self.plugin}, not with {PLUGIN}", other
+        if self.database != database:
+            return (
+                f'belongs to database "{self.database}", and source.dsn names "{database}"',
+                "name the right database in source.dsn, or another slot in source.slot",
+            )
+        if self.temporary:
+            return "is a temporary slot of another session", other
+        if self.two_phase:
+            return "was made with two_phase, and sends transactions before they are committed", other
+        return None
 
     @property
     def bytes_behind_confirmed(self) -> int | None:
@@ -48,7 +68,7 @@ SELECT s.slot_name, s.slot_type, s.plugin, s.database, s.temporary, s.active_pid
            CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_receive_lsn()
                 ELSE pg_catalog.pg_current_wal_lsn() END, s.restart_lsn),
        pg_catalog.age(s.catalog_xmin),
-       pg_catalog.to_jsonb(s) ->> 'invalidation_reason', pg_catalog.to_jsonb(s) ->> 'failover'
+       pg_catalog.to_jsonb(s) ->> 'invalidation_reason', pg_catalog.to_jsonb(s) ->> 'failover', s.two_phase
   FROM pg_catalog.pg_replication_slots s
  WHERE s.slot_name =
 """
@@ -64,7 +84,7 @@ async def inspect(session: Queries, name: str) -> SlotState | None:
     for row in await session.query(_STATE + quote_literal(name)):
         (
             slot_name, slot_type, plugin, database, temporary, active_pid, confirmed, restart, wal_status, safe,
-            retained, age, invalidation_reason, failover,
+            retained, age, invalidation_reason, failover, two_phase,
         ) = row  # fmt: skip
         return SlotState(
             name=slot_name or name,
@@ -81,6 +101,7 @@ async def inspect(session: Queries, name: str) -> SlotState | None:
             catalog_xmin_age=_number(age),
             invalidation_reason=invalidation_reason,
             failover=None if failover is None else failover == "true",
+            two_phase=two_phase == "t",
         )
     return None
 

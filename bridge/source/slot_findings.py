@@ -7,7 +7,7 @@ from typing import Final
 
 from bridge.errors import BridgeError
 from bridge.lsn import LSN
-from bridge.source import commands, provision, running_xacts
+from bridge.source import provision, running_xacts
 from bridge.source.connection import SystemIdentity
 from bridge.source.facts import Facts
 from bridge.source.findings import Finding
@@ -39,7 +39,8 @@ def about_slot(name: str, state: SlotState | None, seen: Facts) -> Iterator[Find
         "catalog_xmin_age": state.catalog_xmin_age,
         "failover": state.failover,
     }
-    for what, remedy in _unfit(state, seen):
+    if misfit := state.misfit(seen.database):
+        what, remedy = misfit
         yield Finding("error", f'slot "{name}" {what}', remedy, details)
         return
     if provision.is_lost(state):
@@ -63,21 +64,6 @@ def about_slot(name: str, state: SlotState | None, seen: Facts) -> Iterator[Find
         reader = f"read by server process {state.active_pid}" if state.active_pid is not None else "not being read"
         yield Finding("ok", f'slot "{name}" is healthy, {reader}, and holds {kept} of WAL', details=details)
     yield from _dangers(name, state, seen)
-
-
-def _unfit(state: SlotState, seen: Facts) -> Iterator[tuple[str, str]]:
-    other = "name another one in source.slot, and create it with: pgbridge init"
-    if state.slot_type != "logical":
-        yield f"is a {state.slot_type} slot, not a logical one", other
-    elif state.plugin != commands.PLUGIN:
-        yield f"decodes with {state.plugin}, not with {commands.PLUGIN}", other
-    elif state.database != seen.database:
-        yield (
-            f'belongs to database "{state.database}", and source.dsn names "{seen.database}"',
-            "name the right database in source.dsn, or another slot in source.slot",
-        )
-    elif state.temporary:
-        yield "is a temporary slot of another session", other
 
 
 def _dangers(name: str, state: SlotState, seen: Facts) -> Iterator[Finding]:

@@ -198,6 +198,11 @@ async def test_slot_of_another_kind(patient: Patient):
     assert "source.slot" in the(await check(patient.settings()), "decodes with test_decoding").remedy
 
 
+async def test_slot_that_sends_transactions_before_they_are_committed(patient: Patient):
+    patient.run("SELECT pg_create_logical_replication_slot(%s, 'pgoutput', false, true)", (patient.slot,))
+    assert "source.slot" in the(await check(patient.settings()), "two_phase").remedy
+
+
 async def test_lost_slot(make_postgres: Callable, webhook: str):
     server = make_postgres(settings={"max_slot_wal_keep_size": "1MB", "max_wal_size": "32MB"})
     patient = Patient(server.dsn(), webhook)

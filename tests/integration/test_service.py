@@ -183,6 +183,26 @@ async def test_a_slot_that_somebody_else_read_is_refused(database, tmp_path):
         assert "somebody else read from it" in errors
 
 
+async def test_another_kind_of_slot_in_the_place_of_ours_is_called_what_it_is(database, tmp_path):
+    """Before what the store knows is compared with it: nothing was missed, and no gap is to be accepted."""
+    others = {
+        "pg_create_physical_replication_slot('{}')": "is a physical slot",
+        "pg_create_logical_replication_slot('{}', 'test_decoding')": "decodes with test_decoding",
+        "pg_create_logical_replication_slot('{}', 'pgoutput', false, true)": "made with two_phase",
+    }
+    async with a_bridge(database, tmp_path) as (bridge, receiver):
+        process = await bridge.run()
+        bridge.execute("INSERT INTO thing VALUES (1)")
+        await wait_for(receiver, 1)
+        await bridge.stop(process)
+        for made, says in others.items():
+            bridge.execute(f"SELECT pg_drop_replication_slot('{bridge.slot}')", f"SELECT {made.format(bridge.slot)}")
+            code, errors = await bridge.command("run")
+            assert (code, says in errors) == (4, True), errors
+        code, errors = await bridge.command("init")
+        assert (code, "two_phase" in errors) == (4, True), errors
+
+
 @pytest.mark.parametrize(
     ("change", "code", "says"),
     [
