@@ -95,7 +95,8 @@ def single_out(batch: Batch, random: Callable[[], float]) -> list[Batch]:
         return [batch]
     # What follows a batch may share keys with all of it: only its first event is sure to be first.
     groups = events_by_key(batch.events) if batch.then is None else [batch.events]
-    first, *later = groups.pop(int(random() * len(groups)))
+    # A change of key ties what came before under either key, one behind the other.
+    first, *later = sorted(groups.pop(int(random() * len(groups))), key=_id)
     then = part_of(batch, later, then=batch.then) if later else batch.then
     rest = sorted((event for group in groups for event in group), key=_id)
     return [part_of(batch, [first], then=then), *([part_of(batch, rest)] if rest else [])]

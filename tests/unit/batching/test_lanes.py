@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.batching.batch import Batch, bisect, part_of
+from bridge.batching.batch import Batch, bisect, part_of, single_out
 from bridge.batching.lanes import SHORT_LANE, Lanes, Window
 from bridge.change import Event, Position, Transaction
 from bridge.errors import InvariantBroken
@@ -171,6 +171,12 @@ def test_what_follows_a_probe_by_its_key_waits_for_it_and_nothing_else_does():
     assert {e.key for e in other.events} == {b"1"}
     subject.finish(probe, 0.0)
     assert [e.id for e in subject.take(0.0).events] == [event(2).id]
+
+
+def test_what_a_change_of_key_ties_to_a_probe_follows_it_in_commit_order():
+    tied = [event(0, b"a"), event(1, b"b"), event(2, b"a"), event(3, b"a", b"b")]
+    (probe,) = single_out(Batch(tied, 40), lambda: 0.0)
+    assert [e.id for e in probe.chain()] == [e.id for e in tied]
 
 
 def test_with_everything_backing_off_there_is_nothing_to_probe_with_yet():
