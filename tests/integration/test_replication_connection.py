@@ -541,7 +541,7 @@ class TestEnd:
 
     async def test_missing_slot_is_a_lost_slot(self, any_shop: Database):
         async with opened(any_shop.dsn) as connection:
-            with pytest.raises(SlotLost, match=r'"nothing_here".*backfill'):
+            with pytest.raises(SlotLost, match=r'"nothing_here".*init --accept-gap'):
                 await connection.start("nothing_here", PUBLICATION, LSN(0))
 
     async def test_slot_of_another_kind_is_explained(self, any_shop: Database):
@@ -576,7 +576,7 @@ class TestEnd:
                 if status == "lost":
                     break
             async with opened(shop.dsn) as connection:
-                with pytest.raises(SlotLost, match="backfill"):
+                with pytest.raises(SlotLost, match="init --accept-gap"):
                     await connection.start(shop.slot, PUBLICATION, LSN(0))
 
     async def test_terminated_walsender_is_worth_another_try(self, any_shop: Database):
