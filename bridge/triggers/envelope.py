@@ -13,6 +13,7 @@ import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
+from typing import overload
 
 import msgspec
 import orjson
@@ -48,6 +49,31 @@ class Unsent:
 
 
 ALL_SENT = Unsent()
+
+
+class EventIds(Sequence[str]):
+    """The ids of events as text, made when somebody looks at one: after a call that went well, nobody does."""
+
+    __slots__ = ("_events", "_texts")
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        self._events = events
+        self._texts: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if self._texts is None:
+            self._texts = b",".join(map(_id, self._events)).decode("ascii").split(",")
+        return self._texts[index]
+
+    def __repr__(self) -> str:
+        return f"EventIds({list(self)})"
 
 
 class Envelope:
@@ -158,15 +184,15 @@ class Envelope:
         for event in events if self._ready else ():
             self._ready.pop(event.id, None)
 
-    def identifiers(self, events: Iterable[Event]) -> list[str]:
+    def identifiers(self, events: Sequence[Event]) -> Sequence[str]:
         """What the receiver calls each event by."""
         if self._form is None:
-            return b",".join(map(_id, events)).decode("ascii").split(",")
+            return EventIds(events)
         return [self._form.identifier(event) for event in events]
 
     def message_id(self, events: Sequence[Event]) -> str:
         """Names the content of a call for its receiver: the same events have the same name on every attempt."""
         if len(events) == 1:
             return f"{self._prefix}-{events[0].id.decode('ascii')}"
-        digest = hashlib.sha256(b",".join([event.id for event in events])).hexdigest()[:32]
+        digest = hashlib.sha256(b",".join(map(_id, events))).hexdigest()[:32]
         return f"{self._prefix}-{len(events)}-{digest}"

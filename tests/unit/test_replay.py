@@ -119,7 +119,7 @@ class TestWhatIsSent:
         (call,) = bench.target.invocations
         assert call.body == b'{"Records":[{ "n":1 },{ "n":2 },{ "n":3 }]}'
         assert (call.trigger, call.batched, call.attempt) == ("t", True, 1)
-        assert call.ids == [event_id(1), event_id(2), event_id(3)]
+        assert list(call.ids) == [event_id(1), event_id(2), event_id(3)]
         assert (result.delivered, result.complete) == (3, True)
 
     async def test_a_target_of_single_events_gets_them_as_stored_one_by_one(self, bench):

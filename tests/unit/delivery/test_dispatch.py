@@ -535,7 +535,7 @@ async def test_with_hold_key_later_changes_wait_until_the_letter_is_gone():
     assert len(rig.target.invocations) == 2
     rig.dispatcher.letters_are([], barrier=False, version=rig.dispatcher.held.version)
     await rig.settled(5)
-    assert rig.target.invocations[-1].ids == [event(3).id.decode(), event(5).id.decode()]
+    assert list(rig.target.invocations[-1].ids) == [event(3).id.decode(), event(5).id.decode()]
 
 
 async def test_with_hold_key_what_was_in_the_same_batch_waits_too():

@@ -33,3 +33,13 @@ def test_an_event_is_closed_with_the_trigger_and_a_key_for_idempotency():
 def test_the_overhead_of_an_event_is_what_it_adds_to_a_batch():
     one, two = (len(ENVELOPE.records([event(number) for number in range(count)])) for count in (1, 2))
     assert two - one == len(event(1).body) + ENVELOPE.event_overhead_bytes
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_records_are_called_by_their_ids_in_order(count):
+    events = [event(number) for number in range(count)]
+    names = ENVELOPE.identifiers(events)
+    ids = [each.position.event_id for each in events]
+    assert (len(names), list(names), names[0], names[1:]) == (count, ids, ids[0], ids[1:])
+    assert ids[-1] in names
+    assert "0000000000000001-0000000000" not in names
