@@ -140,7 +140,7 @@ async def test_a_slot_that_is_gone_is_refused_and_explained(database, tmp_path):
         code, errors = await bridge.command("run")
         assert code == 5
         assert "is gone" in errors
-        assert "backfill" in errors
+        assert "--accept-gap" in errors
         assert "Traceback" not in errors
 
 
