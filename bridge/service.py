@@ -181,6 +181,7 @@ class Service:
         self._ignored_contexts_told = 0
         self._refused_at: float | None = None
         """Since when the source refuses our credentials, by the monotonic clock."""
+        self._at_work_since = 0.0
         self._at_work = False
         """Whether the session has come as far as its work, which sees a stop itself."""
         self._to_finish: Pipeline | None = None
@@ -223,7 +224,6 @@ class Service:
     async def _sessions_until_stop(self) -> None:
         pause, began = FIRST_RECONNECT_PAUSE_SECONDS, self.clock.monotonic()
         while not self._stop.is_set():
-            started = self.clock.monotonic()
             try:
                 await self._session_or_stop()
             except BridgeError as error:
@@ -236,7 +236,7 @@ class Service:
                     self._become(ServiceState.STANDING_BY, str(error))
                     await self._pause(STANDBY_PAUSE_SECONDS)
                     continue
-                if self.clock.monotonic() - started > LONGEST_RECONNECT_PAUSE_SECONDS:
+                if self._at_work and self.clock.monotonic() - self._at_work_since > pause:
                     pause = FIRST_RECONNECT_PAUSE_SECONDS  # it worked for a while: a new trouble, not the same
                 self._become(ServiceState.RECONNECTING, str(error))
                 await self._pause(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
@@ -321,7 +321,7 @@ class Service:
                 asyncio.create_task(self._pauses.run(), name="pauses"),
             ]
             self._become(ServiceState.STREAMING, None)
-            self._at_work = True
+            self._at_work, self._at_work_since = True, self.clock.monotonic()
             self._sessions += 1
             await self._work(pipeline)
             await self._pauses.save()

@@ -15,7 +15,7 @@ from bridge.errors import InvariantBroken, SourceCredentialsRefused
 from bridge.local.postgres import EmbeddedPostgres
 from bridge.observe.status import ServiceState
 from bridge.secret import Secret, SecretResolver
-from bridge.service import Service
+from bridge.service import FIRST_RECONNECT_PAUSE_SECONDS, STANDBY_PAUSE_SECONDS, Service
 from bridge.store.memory import MemoryStore
 from bridge.testing import MemoryTarget
 
@@ -88,6 +88,31 @@ class TestStop:
 
         with pytest.raises(InvariantBroken):
             await meet_a_bug()
+
+
+async def test_a_session_that_worked_for_longer_than_the_next_pause_starts_the_back_off_anew(database, run_service):
+    """Links that are cut every few seconds must not keep the bridge waiting for most of the time."""
+    async with run_service(database) as running:
+        await running.execute("CREATE TABLE thing (id int PRIMARY KEY)")
+        paused = []
+
+        async def pause(seconds: float) -> None:
+            paused.append(seconds)
+
+        running.service._pause = pause
+        for number in range(1, 6):
+            await running.execute(f"INSERT INTO thing VALUES ({number})")
+            await running.events(number)
+            await asyncio.sleep(FIRST_RECONNECT_PAUSE_SECONDS * 2.5)  # so long at least it has worked
+            await running.execute(
+                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
+                " WHERE active AND database = current_database()"
+            )
+            await running.until(lambda number=number: running.service.snapshot().reconnects == number)
+        # The slot may be released late, which is waited for in pauses of their own.
+        backing_off = [seconds for seconds in paused if seconds != STANDBY_PAUSE_SECONDS]
+        assert len(backing_off) >= 5
+        assert max(backing_off) < 4 * FIRST_RECONNECT_PAUSE_SECONDS, "doubled each time it would be at least 8"
 
 
 class CountingResolver(SecretResolver):
