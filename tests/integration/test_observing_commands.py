@@ -72,7 +72,8 @@ def run(*arguments: str, config: Path) -> subprocess.CompletedProcess[str]:
 
 
 def slots(connection, *, active: bool | None = None) -> int:
-    condition = "true" if active is None else "active"
+    # While it is being made a slot is active too, and what is committed then is not in its stream.
+    condition = "true" if active is None else "active AND confirmed_flush_lsn IS NOT NULL"
     return connection.execute(f"SELECT count(*) FROM pg_replication_slots WHERE {condition}").fetchone()[0]
 
 
