@@ -354,7 +354,7 @@ class Rig:
                 for line in self.log.read_bytes()[since:].decode().splitlines(keepends=True):
                     if f'"event": "{event}"' in line and line.endswith("\n"):
                         said = json.loads(line)
-                        if trigger in (None, said["trigger"]):
+                        if trigger is None or trigger == said.get("trigger"):
                             return said
                 self._must_live(all_of_them=True)
                 await asyncio.sleep(POLL_SECONDS)
