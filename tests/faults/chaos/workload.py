@@ -14,6 +14,7 @@ import contextlib
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,10 @@ COPY_ROWS = 500
 LATE_MILLISECONDS = 200
 """What pgbench could not begin within this of its time, it leaves out."""
 PAUSE_SECONDS = 0.1
+
+LIMIT_SECONDS = 300.0
+"""For the sessions of what was ended to end as well."""
+BACKENDS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pgbench'"
 
 TABLES = ("account", "item", "renamed", "bulk", "journal", "probe")
 SCHEMA = """
@@ -141,6 +146,7 @@ class Workload:
         """End it; what was committed until now is all there is."""
         self._stop.set()
         await asyncio.gather(*self._tasks)
+        await asyncio.to_thread(self._outlast_backends)
 
     async def _pgbench(self) -> None:
         while not self._stop.is_set():
@@ -160,6 +166,15 @@ class Workload:
             await ended
             if not self._stop.is_set():
                 await asyncio.sleep(0.2)  # the server is away; pgbench says so by ending
+
+    def _outlast_backends(self) -> None:
+        """Until the last of pgbench's sessions is gone: what the server had in hand when it was killed may commit yet."""
+        deadline = time.monotonic() + LIMIT_SECONDS
+        # Of a server that is away there are none.
+        with contextlib.suppress(psycopg.OperationalError), psycopg.connect(self._dsn, autocommit=True) as connection:
+            while connection.execute(BACKENDS).fetchone()[0]:
+                assert time.monotonic() < deadline, "the load does not end"
+                time.sleep(PAUSE_SECONDS)
 
     def _again_and_again(self, work: Callable[[psycopg.Connection], None]) -> None:
         while not self._stop.is_set():
