@@ -374,8 +374,9 @@ async def receiver_killed(rig: Rig, times: int) -> None:
     await rig.arrives()
     for _ in range(times):
         await moment(rig)
+        # What it has in hand. Counted first: links may be gone by the time that the process is.
+        rig.target.links_cut += 2 * len(rig.target._links)
         await rig.kill_receiver()
-        rig.target.links_cut += 2 * len(rig.target._links)  # what it had in hand
         await rig.start_receiver()
         await rig.recovers()
 
